@@ -1,0 +1,158 @@
+"""What a framework must offer, and which one a model belongs to. No framework is imported here."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from whence.errors import BadInput, UnsupportedByBackend
+
+Array = Any
+"""A framework's own array; shapes stand in the docstrings."""
+Leaves = tuple[Array, ...]
+"""The arrays that are explained together, each [batch, ...]."""
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A place inside the model: what a layer puts out (or takes in, with `input`) at its n-th call.
+
+    With `replacement` the layer's value is replaced by it; with `stop` the model runs no further.
+    """
+
+    layer: str
+    call: int = 0
+    input: bool = False
+    replacement: Array | None = None
+    stop: bool = False
+
+
+class Operations(Protocol):
+    """The few array functions that the wings need, on the framework's own arrays."""
+
+    def like(self, value: Any, reference: Array) -> Array:
+        """Return `value` as an array of the reference's dtype and device."""
+        ...
+
+    def numpy(self, array: Array) -> np.ndarray: ...
+    def wide(self, array: Array) -> Array:
+        """Return the array in the accumulator's dtype: float32, or float64 where it already is."""
+        ...
+
+    def cast(self, array: Array, reference: Array) -> Array: ...
+    def take(self, array: Array, rows: np.ndarray) -> Array: ...
+    def put(self, array: Array, rows: np.ndarray, value: Array) -> None:
+        """Write `value` into the rows of `array`, in place; only ever called on arrays made here."""
+        ...
+
+    def zeros(self, shape: Sequence[int], reference: Array) -> Array: ...
+    def concatenate(self, arrays: Sequence[Array], axis: int = 0) -> Array: ...
+    def argsort(self, array: Array) -> Array:
+        """Return the stable order of the last axis."""
+        ...
+
+    def along(self, array: Array, order: Array) -> Array:
+        """Return the last axis rearranged by an order."""
+        ...
+
+    def stack(self, arrays: Sequence[Array], axis: int = 0) -> Array: ...
+    def where(self, condition: Array, yes: Array, no: Array) -> Array: ...
+    def transpose(self, array: Array, axes: Sequence[int]) -> Array: ...
+    def resize(self, array: Array, size: tuple[int, int]) -> Array:
+        """Resize [n, c, h, w] bilinearly, with antialiasing where it shrinks."""
+        ...
+
+    def softmax(self, array: Array) -> Array: ...
+    def log_softmax(self, array: Array) -> Array: ...
+    def log(self, array: Array) -> Array: ...
+    def sigmoid(self, array: Array) -> Array: ...
+    def is_float(self, array: Array) -> bool: ...
+    def is_finite(self, array: Array) -> bool: ...
+    def is_array(self, value: Any) -> bool: ...
+
+
+class Session(Protocol):
+    """One explanation's hold on a model: it runs it, and leaves no trace on it."""
+
+    draws_randomness: bool
+
+    def run(self, inputs: Any, kwargs: Mapping[str, Any], tap: Tap | None = None) -> tuple[Any, Array | None]:
+        """Return the model's output and what was seen at the tap."""
+        ...
+
+    def layers(self) -> list[str]: ...
+    def notes(self) -> list[str]: ...
+
+
+class Backend(Protocol):
+    """A framework: array functions, and a model turned into the transformed functions that methods need."""
+
+    name: str
+    ops: Operations
+    differentiable: bool
+
+    def session(self, model: Any, seed: int) -> AbstractContextManager[Session]: ...
+    def prepare(self, model: Any, array: Any) -> Array:
+        """Return an input as a detached array of this framework."""
+        ...
+
+    def value(self, function: Callable[[Leaves], Array], leaves: Leaves) -> Array:
+        """Return f(x), with no gradients recorded."""
+        ...
+
+    def vjp(
+        self, function: Callable[[Leaves], Array], leaves: Leaves
+    ) -> tuple[Array, Callable[[Array | None], tuple[Array | None, ...]]]:
+        """Return f(x) and the pullback: weights on the outputs (None: ones) to gradients (None: unused)."""
+        ...
+
+    def hessian_vector(
+        self, function: Callable[[Leaves], Array], leaves: Leaves, direction: Leaves
+    ) -> tuple[Array, Leaves, Leaves]:
+        """Return f(x), its gradient, and the Hessian times the direction, per example; f(x) is [n]."""
+        ...
+
+    def is_out_of_memory(self, problem: BaseException) -> bool: ...
+    def synchronize(self, array: Array) -> None:
+        """Wait until the device has finished, so that a clock tells the truth."""
+        ...
+
+
+def resolve(model: Any, inputs: Any) -> Backend:
+    """Return the backend of a model: its own framework's, or for a plain callable that of its arrays.
+
+    Raises:
+        BadInput: the model is not something that can be called.
+        UnsupportedByBackend: the model's framework has no backend here.
+    """
+    from whence.backends.callable import CallableBackend, is_estimator
+
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        arrays = _arrays(inputs)
+        if isinstance(model, torch.nn.Module) or any(isinstance(array, torch.Tensor) for array in arrays):
+            from whence.backends.torch import TorchBackend
+
+            return TorchBackend()
+    if isinstance(model, str):
+        raise BadInput(f"model is the text {model!r}; pass the model itself (names are for the command line)")
+    package = type(model).__module__.partition(".")[0]
+    if package in ("jax", "flax", "equinox", "keras", "tensorflow", "onnx"):
+        raise UnsupportedByBackend(
+            f"{package} models have no backend yet; wrapped as a callable on NumPy arrays they can be explained by "
+            "sensitivity, and by smoothgrad, smoothgrad_squared and vargrad of it"
+        )
+    if callable(model) or is_estimator(model):
+        return CallableBackend()
+    raise BadInput(f"model is a {type(model).__name__}, which cannot be called; pass a torch module or a callable")
+
+
+def _arrays(inputs: Any) -> list[Any]:
+    if isinstance(inputs, Mapping):
+        return list(inputs.values())
+    return list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]

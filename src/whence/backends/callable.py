@@ -1,0 +1,170 @@
+"""Any callable on NumPy arrays: values only, no gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from whence.backends import Array, Leaves, Tap
+from whence.errors import BadInput, UnsupportedByBackend
+
+WORKING = "sensitivity (finite differences), and smoothgrad, smoothgrad_squared and vargrad of sensitivity"
+
+
+class NumpyOperations:
+    """The array functions on NumPy."""
+
+    def like(self, value: Any, reference: Array) -> Array:
+        return np.asarray(value, dtype=reference.dtype)
+
+    def numpy(self, array: Array) -> np.ndarray:
+        return np.asarray(array)
+
+    def wide(self, array: Array) -> Array:
+        return array if array.dtype == np.float64 else array.astype(np.float32)
+
+    def cast(self, array: Array, reference: Array) -> Array:
+        return array.astype(reference.dtype)
+
+    def take(self, array: Array, rows: np.ndarray) -> Array:
+        return array[rows]
+
+    def put(self, array: Array, rows: np.ndarray, value: Array) -> None:
+        array[rows] = value
+
+    def zeros(self, shape: Sequence[int], reference: Array) -> Array:
+        return np.zeros(tuple(shape), dtype=reference.dtype)
+
+    def concatenate(self, arrays: Sequence[Array], axis: int = 0) -> Array:
+        return np.concatenate(arrays, axis)
+
+    def argsort(self, array: Array) -> Array:
+        return np.argsort(array, axis=-1, kind="stable")
+
+    def along(self, array: Array, order: Array) -> Array:
+        return np.take_along_axis(array, order, -1)
+
+    def stack(self, arrays: Sequence[Array], axis: int = 0) -> Array:
+        return np.stack(arrays, axis)
+
+    def where(self, condition: Array, yes: Array, no: Array) -> Array:
+        return np.where(condition, yes, no)
+
+    def transpose(self, array: Array, axes: Sequence[int]) -> Array:
+        return np.transpose(array, axes)
+
+    def resize(self, array: Array, size: tuple[int, int]) -> Array:
+        from PIL import Image
+
+        def one(channel: np.ndarray) -> np.ndarray:
+            return np.asarray(Image.fromarray(channel.astype(np.float32)).resize(size[::-1], Image.Resampling.BILINEAR))
+
+        flat = array.reshape(-1, *array.shape[2:])
+        return np.stack([one(channel) for channel in flat]).reshape(*array.shape[:2], *size).astype(array.dtype)
+
+    def softmax(self, array: Array) -> Array:
+        return np.exp(self.log_softmax(array))
+
+    def log_softmax(self, array: Array) -> Array:
+        shifted = array - array.max(1, keepdims=True)
+        return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+
+    def log(self, array: Array) -> Array:
+        return np.log(array)
+
+    def sigmoid(self, array: Array) -> Array:
+        return 1 / (1 + np.exp(-array))
+
+    def is_float(self, array: Array) -> bool:
+        return array.dtype.kind == "f"
+
+    def is_finite(self, array: Array) -> bool:
+        return bool(np.isfinite(array).all()) if array.dtype.kind in "fc" else True
+
+    def is_array(self, value: Any) -> bool:
+        return isinstance(value, np.ndarray)
+
+
+class CallableSession:
+    """Calls the user's function; there is nothing to protect but its arguments, which are copies."""
+
+    draws_randomness = False
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def run(self, inputs: Any, kwargs: Mapping[str, Any], tap: Tap | None = None) -> tuple[Any, Array | None]:
+        if tap is not None:
+            raise UnsupportedByBackend(f"a black box has no layers; at=None works, with {WORKING}")
+        if isinstance(inputs, Mapping):
+            output = self.function(**inputs, **kwargs)
+        elif isinstance(inputs, tuple):
+            output = self.function(*inputs, **kwargs)
+        else:
+            output = self.function(inputs, **kwargs)
+        return (np.asarray(output) if isinstance(output, (list, float, int)) else output), None
+
+    def layers(self) -> list[str]:
+        return []
+
+    def notes(self) -> list[str]:
+        return []
+
+
+class CallableBackend:
+    """A function of a batch of NumPy arrays, or a scikit-learn estimator."""
+
+    name = "callable"
+    ops = NumpyOperations()
+    differentiable = False
+
+    @contextmanager
+    def session(self, model: Any, seed: int) -> Iterator[CallableSession]:
+        yield CallableSession(_function(model))
+
+    def prepare(self, model: Any, array: Any) -> Array:
+        if hasattr(array, "to_numpy"):
+            array = array.to_numpy()
+        array = np.array(array)
+        if array.dtype.kind not in "fiub":
+            raise BadInput(f"the input holds {array.dtype} values; a black box is explained on numbers")
+        return array
+
+    def value(self, function: Callable[[Leaves], Array], leaves: Leaves) -> Array:
+        return function(leaves)
+
+    def vjp(self, function: Callable[[Leaves], Array], leaves: Leaves) -> Any:
+        raise UnsupportedByBackend(f"a black box has no gradient; what works on it: {WORKING}")
+
+    def hessian_vector(self, function: Callable[[Leaves], Array], leaves: Leaves, direction: Leaves) -> Any:
+        return self.vjp(function, leaves)
+
+    def is_out_of_memory(self, problem: BaseException) -> bool:
+        return isinstance(problem, MemoryError)
+
+    def synchronize(self, array: Array) -> None:
+        pass
+
+
+def is_estimator(model: Any) -> bool:
+    """Tell whether a model has scikit-learn's way of predicting."""
+    return hasattr(model, "predict_proba") or hasattr(model, "predict")
+
+
+def _function(model: Any) -> Callable[..., Any]:
+    if not is_estimator(model):
+        return model
+    predict = model.predict_proba if hasattr(model, "predict_proba") else model.predict
+    columns = getattr(model, "feature_names_in_", None)
+    if columns is None:
+        return predict
+
+    def predict_named(rows: np.ndarray) -> Any:
+        import pandas  # an estimator that has column names was fitted on a frame, so pandas is installed
+
+        return predict(pandas.DataFrame(rows, columns=columns))
+
+    return predict_named

@@ -1,0 +1,170 @@
+"""PyTorch: native arrays, gradients with respect to inputs alone, and a model that is never touched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from whence.backends import Array, Leaves
+from whence.backends.torch_model import TorchSession, device_of, guarded_random_state, original
+from whence.errors import BadInput, NoGradient
+
+
+class TorchOperations:
+    """The array functions on torch tensors, on the tensor's own device."""
+
+    def like(self, value: Any, reference: Array) -> Array:
+        if isinstance(value, torch.Tensor):
+            return value.detach().to(device=reference.device, dtype=reference.dtype)
+        return torch.as_tensor(np.asarray(value), dtype=reference.dtype, device=reference.device)
+
+    def numpy(self, array: Array) -> np.ndarray:
+        array = array.detach().cpu()
+        return (array.float() if array.dtype == torch.bfloat16 else array).numpy()
+
+    def wide(self, array: Array) -> Array:
+        return array if array.dtype == torch.float64 else array.float()
+
+    def cast(self, array: Array, reference: Array) -> Array:
+        return array.to(reference.dtype)
+
+    def take(self, array: Array, rows: np.ndarray) -> Array:
+        first = int(rows[0]) if len(rows) else 0
+        if len(rows) and (rows == first).all():
+            # One example at many nodes, the common case: a view instead of a gather.
+            return array[first : first + 1].expand(len(rows), *array.shape[1:])
+        return array[torch.as_tensor(rows, device=array.device)]
+
+    def put(self, array: Array, rows: np.ndarray, value: Array) -> None:
+        array[torch.as_tensor(rows, device=array.device)] = value
+
+    def zeros(self, shape: Sequence[int], reference: Array) -> Array:
+        return torch.zeros(tuple(shape), dtype=reference.dtype, device=reference.device)
+
+    def concatenate(self, arrays: Sequence[Array], axis: int = 0) -> Array:
+        return torch.cat(list(arrays), axis)
+
+    def argsort(self, array: Array) -> Array:
+        return torch.argsort(array, dim=-1, stable=True)
+
+    def along(self, array: Array, order: Array) -> Array:
+        return torch.gather(array, -1, order)
+
+    def stack(self, arrays: Sequence[Array], axis: int = 0) -> Array:
+        return torch.stack(list(arrays), axis)
+
+    def where(self, condition: Array, yes: Array, no: Array) -> Array:
+        return torch.where(condition.bool(), yes, no)
+
+    def transpose(self, array: Array, axes: Sequence[int]) -> Array:
+        return array.permute(*axes)
+
+    def resize(self, array: Array, size: tuple[int, int]) -> Array:
+        return functional.interpolate(array, size=size, mode="bilinear", antialias=True, align_corners=False)
+
+    def softmax(self, array: Array) -> Array:
+        return torch.softmax(array, 1)
+
+    def log_softmax(self, array: Array) -> Array:
+        return torch.log_softmax(array, 1)
+
+    def log(self, array: Array) -> Array:
+        return torch.log(array)
+
+    def sigmoid(self, array: Array) -> Array:
+        return torch.sigmoid(array)
+
+    def is_float(self, array: Array) -> bool:
+        return array.dtype.is_floating_point
+
+    def is_finite(self, array: Array) -> bool:
+        return bool(torch.isfinite(array).all()) if array.dtype.is_floating_point else True
+
+    def is_array(self, value: Any) -> bool:
+        return isinstance(value, torch.Tensor)
+
+
+class TorchBackend:
+    """Models and functions of torch tensors."""
+
+    name = "torch"
+    ops = TorchOperations()
+    differentiable = True
+
+    @contextmanager
+    def session(self, model: Any, seed: int) -> Iterator[TorchSession]:
+        with torch.inference_mode(False), torch.enable_grad(), guarded_random_state(seed), original(model) as session:
+            yield session
+
+    def prepare(self, model: Any, array: Any) -> Array:
+        device, dtype = device_of(model)
+        if isinstance(array, torch.Tensor):
+            if device is not None and array.device != device:
+                raise BadInput(f"the model is on {device} and an input on {array.device}; move one of them")
+            with torch.inference_mode(False):
+                return array.detach().clone() if array.is_inference() else array.detach()
+        array = np.asarray(array)
+        if array.dtype.kind not in "fiub":
+            raise BadInput(f"an input holds {array.dtype} values; pass numbers")
+        wanted = dtype if array.dtype.kind == "f" else None
+        return torch.as_tensor(np.ascontiguousarray(array), device=device, dtype=wanted)
+
+    def value(self, function: Callable[[Leaves], Array], leaves: Leaves) -> Array:
+        with torch.no_grad():
+            return function(leaves).detach()
+
+    def vjp(
+        self, function: Callable[[Leaves], Array], leaves: Leaves
+    ) -> tuple[Array, Callable[[Array | None], tuple[Array | None, ...]]]:
+        leaves = tuple(leaf.detach().requires_grad_() for leaf in leaves)
+        y = function(leaves)
+        _require_graph(y)
+
+        def pull(weights: Array | None) -> tuple[Array | None, ...]:
+            # A graph that is needed only once is freed on the way back: that is most of the memory.
+            return torch.autograd.grad(
+                y, leaves, torch.ones_like(y) if weights is None else weights, retain_graph=y.ndim > 1, allow_unused=True
+            )
+
+        return y.detach(), pull
+
+    def hessian_vector(
+        self, function: Callable[[Leaves], Array], leaves: Leaves, direction: Leaves
+    ) -> tuple[Array, Leaves, Leaves]:
+        leaves = tuple(leaf.detach().requires_grad_() for leaf in leaves)
+        y = function(leaves)
+        _require_graph(y)
+        used = torch.autograd.grad(y.sum(), leaves, create_graph=True, allow_unused=True)
+        gradients = [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(used, leaves, strict=True)]
+        along = sum((g * d).sum() for g, d in zip(gradients, direction, strict=True))
+        zeros = tuple(torch.zeros_like(leaf) for leaf in leaves)
+        if isinstance(along, torch.Tensor) and along.requires_grad:
+            second = torch.autograd.grad(along, leaves, allow_unused=True)
+            bent = tuple(zero if h is None else h for zero, h in zip(zeros, second, strict=True))
+        else:
+            bent = zeros
+        return y.detach(), tuple(g.detach() for g in gradients), bent
+
+    def is_out_of_memory(self, problem: BaseException) -> bool:
+        if isinstance(problem, (torch.OutOfMemoryError, MemoryError)):
+            return True
+        words = str(problem).lower()
+        return isinstance(problem, RuntimeError) and ("can't allocate memory" in words or "out of memory" in words)
+
+    def synchronize(self, array: Array) -> None:
+        if isinstance(array, torch.Tensor) and array.is_cuda:
+            torch.cuda.synchronize(array.device)
+
+
+def _require_graph(y: Array) -> None:
+    if not y.requires_grad:
+        raise NoGradient(
+            "the model's output carries no gradient with respect to the input: something in it cuts the graph "
+            "(detach, argmax, rounding, .item(), NumPy or torch.no_grad); wrapped as a NumPy callable it can be "
+            "explained as a black box (sensitivity)"
+        )

@@ -1,0 +1,335 @@
+"""Baselines: what "absent" means. Each gives one or several starting points per example; several are averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from whence.backends import Array, Leaves
+from whence.errors import BadInput, Refused
+
+if TYPE_CHECKING:
+    from whence.problem import Problem
+
+
+class Baseline(Protocol):
+    """`draws` is how many starting points are averaged; `start` gives the j-th, shaped like the inputs."""
+
+    @property
+    def draws(self) -> int: ...
+    def start(self, problem: Problem, draw: int) -> Leaves: ...
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same value everywhere; for pictures in pixels 0 is black and 1 white."""
+
+    value: float = 0.0
+    draws: int = 1
+
+    def start(self, problem: Problem, draw: int) -> Leaves:
+        return tuple(leaf * 0 + self.value for leaf in problem.inputs)
+
+
+@dataclass(frozen=True)
+class Pixel:
+    """A constant named in pixels, so that it means the same before any model's normalisation."""
+
+    name: str
+    value: float
+    draws: int = 1
+
+    def start(self, problem: Problem, draw: int) -> Leaves:
+        if not problem.run.pictures:
+            raise Refused(
+                f"baseline {self.name} is named in pixels: pass pictures with preprocess=whence.Preprocess(...), "
+                "or give the model's own number, such as baseline=0.0"
+            )
+        return Constant(self.value).start(problem, draw)
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """The user's own arrays: shaped like the inputs, or like one example of them."""
+
+    arrays: Any
+    draws: int = 1
+
+    def start(self, problem: Problem, draw: int) -> Leaves:
+        given = _as_leaves(self.arrays, problem)
+        pairs = zip(given, problem.inputs, strict=True)
+        return tuple(_fitted(array, leaf, problem) for array, leaf in pairs)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Each example's own mean, per channel over the positions of a picture (else over all its features)."""
+
+    draws: int = 1
+
+    def start(self, problem: Problem, draw: int) -> Leaves:
+        def flat(leaf: Array) -> Array:
+            axes = problem.spatial_axes(leaf) if leaf.ndim >= 3 else tuple(range(1, leaf.ndim))
+            values = problem.ops.numpy(leaf).astype(np.float64).mean(axes, keepdims=True)
+            return leaf * 0 + problem.ops.like(values, leaf)
+
+        return tuple(flat(leaf) for leaf in problem.inputs)
+
+
+@dataclass(frozen=True)
+class Blurred:
+    """The picture blurred by a Gaussian of `sigma` pixels, mirrored at the borders."""
+
+    sigma: float = 10.0
+    draws: int = 1
+
+    def start(self, problem: Problem, draw: int) -> Leaves:
+        from whence.path import Blur
+
+        inputs = problem.at_inputs()
+        return Blur(self.sigma).start(inputs, inputs.point)
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Uniform noise between `low` and `high`: by default the range of pixels, else each example's own."""
+
+    draws: int = 10
+    low: float | None = None
+    high: float | None = None
+
+    def start(self, problem: Problem, draw: int) -> Leaves:
+        generator = problem.random("baseline", draw)
+
+        def noise(leaf: Array) -> Array:
+            low, high = limits(problem, leaf, self.low, self.high)
+            return low + (high - low) * problem.ops.like(generator.random(leaf.shape[1:])[None], leaf)
+
+        return tuple(noise(leaf) for leaf in problem.inputs)
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """The input plus Gaussian noise of `noise` times each example's range."""
+
+    draws: int = 10
+    noise: float = 0.5
+
+    def start(self, problem: Problem, draw: int) -> Leaves:
+        generator = problem.random("baseline", draw)
+
+        def noisy(leaf: Array) -> Array:
+            drawn = problem.ops.like(generator.standard_normal(leaf.shape[1:])[None], leaf)
+            return leaf + drawn * problem.spread(leaf) * self.noise
+
+        return tuple(noisy(leaf) for leaf in problem.inputs)
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """Rows of a data set: all of them, or `samples` drawn without replacement."""
+
+    rows: Any
+    samples: int | None = None
+
+    @property
+    def draws(self) -> int:
+        """How many rows are averaged over."""
+        count = len(_first(self.rows))
+        return count if self.samples is None else min(self.samples, count)
+
+    def start(self, problem: Problem, draw: int) -> Leaves:
+        rows = self.leaves(problem)
+        order = self.order(problem, self.draws)
+        return tuple(
+            leaf * 0 + problem.ops.take(row, order[draw : draw + 1]) for row, leaf in zip(rows, problem.inputs, strict=True)
+        )
+
+    def leaves(self, problem: Problem) -> Leaves:
+        """Return the rows as native arrays, one per input, checked against the inputs' shapes."""
+        rows = _as_leaves(self.rows, problem)
+        for row, leaf in zip(rows, problem.inputs, strict=True):
+            if row.shape[1:] != leaf.shape[1:]:
+                raise BadInput(
+                    f"baseline dataset: its rows are {tuple(row.shape[1:])} and the inputs {tuple(leaf.shape[1:])}; "
+                    "give rows of the inputs' shape"
+                )
+        return rows
+
+    def order(self, problem: Problem, count: int) -> np.ndarray:
+        """Return `count` row numbers: shuffled, and each used once before any is used again."""
+        total = len(_first(self.rows))
+        if self.samples is None and count == total:
+            return np.arange(total)
+        rounds = range(-(-count // total))
+        return np.concatenate([problem.random("dataset", j).permutation(total) for j in rounds])[:count]
+
+
+@dataclass(frozen=True)
+class Opposite:
+    """Each feature at the farther end of the range: what is light becomes dark, and the other way round."""
+
+    low: float | None = None
+    high: float | None = None
+    draws: int = 1
+
+    def start(self, problem: Problem, draw: int) -> Leaves:
+        def flipped(leaf: Array) -> Array:
+            low, high = limits(problem, leaf, self.low, self.high)
+            return problem.ops.where(leaf > (low + high) / 2, leaf * 0 + low, leaf * 0 + high)
+
+        return tuple(flipped(leaf) for leaf in problem.inputs)
+
+
+@dataclass(frozen=True)
+class Several:
+    """Several baselines, averaged."""
+
+    parts: tuple[Any, ...] = field(default_factory=tuple)
+
+    @property
+    def draws(self) -> int:
+        """How many starting points there are in all."""
+        return sum(part.draws for part in self.parts)
+
+    def start(self, problem: Problem, draw: int) -> Leaves:
+        for part in self.parts:
+            if draw < part.draws:
+                return part.start(problem, draw)
+            draw -= part.draws
+        raise IndexError(draw)
+
+
+def constant(value: float = 0.0) -> Constant:
+    """The same value everywhere, in the inputs' own units (pictures: 0 black, 1 white)."""
+    return Constant(float(value))
+
+
+def black() -> Pixel:
+    """Black pixels, through the preprocessing."""
+    return Pixel("black", 0.0)
+
+
+def white() -> Pixel:
+    """White pixels, through the preprocessing."""
+    return Pixel("white", 1.0)
+
+
+def mean() -> Mean:
+    """Each example's own mean (per channel)."""
+    return Mean()
+
+
+def blur(sigma: float = 10.0) -> Blurred:
+    """The picture blurred by `sigma` pixels."""
+    if sigma <= 0:
+        raise BadInput(f"baseline blur: sigma is {sigma}; it is a width in pixels, above 0")
+    return Blurred(sigma)
+
+
+def uniform(samples: int = 10, low: float | None = None, high: float | None = None) -> Uniform:
+    """The mean over `samples` pictures of uniform noise."""
+    return Uniform(_at_least_one("uniform", samples), low, high)
+
+
+def gaussian(samples: int = 10, noise: float = 0.5) -> Gaussian:
+    """The mean over `samples` copies of the input with Gaussian noise, relative to each example's range."""
+    return Gaussian(_at_least_one("gaussian", samples), noise)
+
+
+def dataset(rows: Any, samples: int | None = None) -> DataSet:
+    """The mean over rows of a data set, structured and shaped like the inputs (all of them, or `samples`)."""
+    return DataSet(rows, samples if samples is None else _at_least_one("dataset", samples))
+
+
+def opposite(low: float | None = None, high: float | None = None) -> Opposite:
+    """The opposite extreme of every feature, within [low, high] (pixels: [0, 1]; else each example's range)."""
+    return Opposite(low, high)
+
+
+def boundary(other: int | None = None, iterations: int = 50) -> Any:
+    """The nearest point where the top class ties with another: explanations of "why this side of the boundary"."""
+    from whence.boundary import Boundary
+
+    return Boundary(other, _at_least_one("boundary", iterations))
+
+
+NAMES = {
+    "zero": constant, "black": black, "white": white, "mean": mean, "blur": blur, "uniform": uniform,
+    "gaussian": gaussian, "opposite": opposite, "boundary": boundary,
+}  # fmt: skip
+
+
+def resolve(spec: Any, pictures: bool) -> Any:
+    """Return the baseline that a method's field means.
+
+    None is black for pictures in pixels, else zero; a number is constant; a name is that baseline with its
+    defaults; a list is averaged; arrays are taken as they are.
+
+    Raises:
+        BadInput: it is none of these.
+    """
+    if spec is None:
+        return black() if pictures else constant(0.0)
+    if isinstance(spec, bool):
+        raise BadInput(f"baseline is {spec}; give a number, an array or whence.baseline.…")
+    if isinstance(spec, (int, float, np.integer, np.floating)):
+        return Constant(float(spec)) if isinstance(spec, (float, np.floating)) else Constant(int(spec))
+    if isinstance(spec, str):
+        if spec not in NAMES:
+            from whence.naming import unknown
+
+            raise BadInput(unknown("baseline", spec, NAMES))
+        return NAMES[spec]()
+    if isinstance(spec, list):
+        return Several(tuple(resolve(part, pictures) for part in spec))
+    return spec if hasattr(spec, "start") else Given(spec)
+
+
+def limits(problem: Problem, leaf: Array, low: float | None, high: float | None) -> tuple[Any, Any]:
+    """Return the range of a feature: as given, else of pixels, else each example's own, [n, 1, ...]."""
+    if low is not None and high is not None:
+        return low, high
+    if problem.run.pictures:
+        return (0.0 if low is None else low), (1.0 if high is None else high)
+    values = problem.ops.numpy(leaf).reshape(leaf.shape[0], -1)
+    shape = (-1, *(1,) * (leaf.ndim - 1))
+    least = problem.ops.like(values.min(1).reshape(shape), leaf) if low is None else low
+    return least, problem.ops.like(values.max(1).reshape(shape), leaf) if high is None else high
+
+
+def _at_least_one(name: str, count: int) -> int:
+    if count < 1:
+        raise BadInput(f"baseline {name}: {count} is not a count; it is at least 1")
+    return int(count)
+
+
+def _first(rows: Any) -> Any:
+    if isinstance(rows, dict):
+        return next(iter(rows.values()))
+    return rows[0] if isinstance(rows, tuple) else rows
+
+
+def _as_leaves(given: Any, problem: Problem) -> Leaves:
+    parts: Sequence[Any] = list(given.values()) if isinstance(given, dict) else given if isinstance(given, tuple) else [given]
+    present = [part for part in parts if part is not None]
+    if len(present) != len(problem.inputs):
+        raise BadInput(f"the baseline has {len(present)} arrays and the inputs {len(problem.inputs)}; give one for each")
+    return tuple(problem.native(part, leaf) for part, leaf in zip(present, problem.inputs, strict=True))
+
+
+def _fitted(array: Array, leaf: Array, problem: Problem) -> Array:
+    shape = tuple(array.shape)
+    if shape == tuple(leaf.shape):
+        return array
+    if shape == tuple(leaf.shape[1:]):
+        return leaf * 0 + array
+    if len(shape) == leaf.ndim and shape[0] == problem.run.batch and shape[1:] == tuple(leaf.shape[1:]):
+        # A sampler repeats rows: each copy keeps its own example's baseline.
+        return problem.ops.take(array, problem.rows)
+    if len(shape) <= leaf.ndim and all(a in (1, b) for a, b in zip(shape[::-1], leaf.shape[::-1], strict=False)):
+        return leaf * 0 + array
+    raise BadInput(f"the baseline has shape {shape} and the input {tuple(leaf.shape)}; give the input's, or one example's")

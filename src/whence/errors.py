@@ -1,0 +1,25 @@
+"""What can go wrong, as types: the command line turns each into one line and an exit status."""
+
+
+class WhenceError(Exception):
+    """The root of everything this library raises on purpose."""
+
+
+class BadInput(WhenceError, ValueError):
+    """The call cannot be meant: a wrong shape, name, file or value (exit status 2)."""
+
+
+class Refused(WhenceError, ValueError):
+    """A method's precondition does not hold, so that any number it gave would be wrong (exit status 2)."""
+
+
+class NoGradient(Refused):
+    """The output's graph does not reach what is explained."""
+
+
+class UnsupportedByBackend(WhenceError, NotImplementedError):
+    """The model's framework cannot do what the method needs; the message names methods that work."""
+
+
+class WorkFailed(WhenceError, RuntimeError):
+    """The call was right and the work still failed: no memory, no network, a full disk (exit status 1)."""

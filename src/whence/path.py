@@ -1,0 +1,260 @@
+"""Paths from a baseline to the input. A path gives points and velocities; a guided one moves as it is told gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from jaxtyping import Float
+
+from whence.backends import Array, Leaves, Operations
+from whence.errors import BadInput
+
+if TYPE_CHECKING:
+    from whence.problem import Problem
+
+Nodes = Float[np.ndarray, "n"]
+Points = Callable[[Nodes, np.ndarray, np.ndarray], tuple[Leaves, Leaves]]
+"""(α [n], example [n], number of the node [n]) -> points x(α) and velocities dx/dα, each [n, ...]."""
+
+
+class Path(Protocol):
+    """A way from baseline to input; `draws` is how many random trajectories are averaged (1: it is not random)."""
+
+    draws: int
+
+    def start(self, problem: Problem, baseline: Leaves) -> Leaves:
+        """Return where the path begins, [B, ...]."""
+        ...
+
+    def between(self, problem: Problem, start: Leaves, draw: int) -> Points:
+        """Return the curve from the start to the problem's point."""
+        ...
+
+
+def _per_row(values: Nodes, leaf: Array, ops: Operations) -> Array:
+    return ops.like(values.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf)
+
+
+@dataclass(frozen=True)
+class Straight:
+    """x(α) = x' + α (x − x'): the one path that is symmetric in the features (Sundararajan et al. 2017)."""
+
+    draws: int = 1
+
+    def start(self, problem: Problem, baseline: Leaves) -> Leaves:
+        return baseline
+
+    def between(self, problem: Problem, start: Leaves, draw: int) -> Points:
+        ops = problem.ops
+        steps = tuple(x - b for x, b in zip(problem.point, start, strict=True))
+
+        def points(alpha: Nodes, index: np.ndarray, node: np.ndarray) -> tuple[Leaves, Leaves]:
+            velocity = tuple(ops.take(step, index) for step in steps)
+            begin = (ops.take(leaf, index) for leaf in start)
+            return tuple(b + _per_row(alpha, v, ops) * v for b, v in zip(begin, velocity, strict=True)), velocity
+
+        return points
+
+
+@dataclass(frozen=True)
+class Blur:
+    """x(α) = x blurred by a Gaussian of σ(α) = (1 − α) σ, mirrored at the borders: from coarse to fine.
+
+    In the cosine basis the blur multiplies frequency ω by exp(−σ²ω²/2), so that the velocity is exact:
+    dx/dα multiplies it further by σ ω² σ(α) (Xu, Venugopalan, Sundararajan 2020; their code differentiates by a
+    finite step).
+    """
+
+    sigma: float = 50.0
+    draws: int = 1
+
+    def start(self, problem: Problem, baseline: Leaves) -> Leaves:
+        points = self.between(problem, (), 0)
+        rows = len(problem.rows)
+        return points(np.zeros(rows), np.arange(rows), np.arange(rows))[0]
+
+    def between(self, problem: Problem, start: Leaves, draw: int) -> Points:
+        ops = problem.ops
+        axes = [problem.spatial_axes(leaf) for leaf in problem.point]
+        bases = [[_cosine_basis(leaf.shape[axis]) for axis in pair] for leaf, pair in zip(problem.point, axes, strict=True)]
+        spectra = tuple(
+            _along(ops, leaf, pair, [matrix for matrix, _ in both])
+            for leaf, pair, both in zip(problem.point, axes, bases, strict=True)
+        )
+
+        def points(alpha: Nodes, index: np.ndarray, node: np.ndarray) -> tuple[Leaves, Leaves]:
+            sigma = self.sigma * (1 - alpha)
+            where: list[Array] = []
+            velocity: list[Array] = []
+            for spectrum, pair, both in zip(spectra, axes, bases, strict=True):
+                part = ops.take(spectrum, index)
+                frequencies = _frequencies(part.ndim, pair, [omega for _, omega in both])
+                spread = sigma.reshape(-1, *(1,) * (part.ndim - 1))
+                faded = part * ops.like(np.exp(-(spread**2) * frequencies / 2), part)
+                moving = faded * ops.like(spread * frequencies * self.sigma, part)
+                inverse = [matrix.T for matrix, _ in both]
+                where.append(_along(ops, faded, pair, inverse))
+                velocity.append(_along(ops, moving, pair, inverse))
+            return tuple(where), tuple(velocity)
+
+        return points
+
+
+@dataclass(frozen=True)
+class Stochastic:
+    """Random trajectories around the straight line, averaged.
+
+    x(α) = x' + α (x − x') + noise · range · Σ_k √2 sin(kπα)/(kπ) z_k with standard normal z_k per feature: a Brownian
+    bridge by its first `modes` terms (Karhunen 1947, Loève 1948), smooth, fixed at both ends, with an exact
+    velocity. Each trajectory is complete, so their mean is.
+    """
+
+    draws: int = 8
+    noise: float = 0.1
+    modes: int = 4
+
+    def start(self, problem: Problem, baseline: Leaves) -> Leaves:
+        return baseline
+
+    def between(self, problem: Problem, start: Leaves, draw: int) -> Points:
+        ops = problem.ops
+        line = Straight().between(problem, start, draw)
+        generator = problem.random("path", draw)
+        shapes = [(self.modes, *leaf.shape[1:]) for leaf in problem.point]
+        scales = [problem.spread(leaf) for leaf in problem.point]
+        waves = [
+            ops.like(generator.standard_normal(shape), leaf).reshape(self.modes, -1)
+            for shape, leaf in zip(shapes, problem.point, strict=True)
+        ]
+        order = np.pi * np.arange(1, self.modes + 1)
+
+        def points(alpha: Nodes, index: np.ndarray, node: np.ndarray) -> tuple[Leaves, Leaves]:
+            where, velocity = line(alpha, index, node)
+            sine = self.noise * np.sqrt(2) * np.sin(alpha[:, None] * order) / order
+            cosine = self.noise * np.sqrt(2) * np.cos(alpha[:, None] * order)
+
+            def sway(amplitude: np.ndarray, leaf: Array, wave: Array, scale: Array) -> Array:
+                return (ops.like(amplitude, leaf) @ wave).reshape(leaf.shape) * ops.take(scale, index)
+
+            parts = list(zip(where, velocity, waves, scales, strict=True))
+            moved = tuple(x + sway(sine, x, wave, scale) for x, _, wave, scale in parts)
+            return moved, tuple(v + sway(cosine, v, wave, scale) for _, v, wave, scale in parts)
+
+        return points
+
+
+@dataclass(frozen=True)
+class FromData:
+    """A straight line from another row of a data set at each node: expected gradients (Erion et al. 2021)."""
+
+    rows: Leaves
+    order: np.ndarray
+    draws: int = 1
+
+    def start(self, problem: Problem, baseline: Leaves) -> Leaves:
+        return baseline
+
+    def between(self, problem: Problem, start: Leaves, draw: int) -> Points:
+        ops = problem.ops
+
+        def points(alpha: Nodes, index: np.ndarray, node: np.ndarray) -> tuple[Leaves, Leaves]:
+            inputs = tuple(ops.take(leaf, index) for leaf in problem.point)
+            begin = tuple(ops.take(leaf, self.order[node]) for leaf in self.rows)
+            velocity = tuple(x - b for x, b in zip(inputs, begin, strict=True))
+            return tuple(b + _per_row(alpha, v, ops) * v for b, v in zip(begin, velocity, strict=True)), velocity
+
+        return points
+
+
+@dataclass(frozen=True)
+class Guided:
+    """At each step the features with the smallest |gradient| move towards the input first (Kapishnikov et al. 2021).
+
+    `fraction` of the features move at once, and none strays further than `deviation` from its place on the straight
+    line (the authors' code: 0.25 and 0.02). It needs one gradient after the other, so `whence.guided` walks it.
+    """
+
+    fraction: float = 0.25
+    deviation: float = 0.02
+    draws: int = 1
+
+    def start(self, problem: Problem, baseline: Leaves) -> Leaves:
+        return baseline
+
+    def between(self, problem: Problem, start: Leaves, draw: int) -> Points:
+        raise BadInput("a guided path is not known in advance; use it with whence.GuidedIntegratedGradients or path=")
+
+
+def straight() -> Straight:
+    """The straight line."""
+    return Straight()
+
+
+def blur(sigma: float = 50.0) -> Blur:
+    """From the picture blurred by `sigma` pixels to the picture."""
+    if sigma <= 0:
+        raise BadInput(f"path blur: sigma is {sigma}; it is a width in pixels, above 0")
+    return Blur(sigma)
+
+
+def stochastic(samples: int = 8, noise: float = 0.1, modes: int = 4) -> Stochastic:
+    """`samples` random trajectories around the straight line, `noise` relative to each example's range."""
+    if samples < 2 or modes < 1 or noise < 0:
+        raise BadInput("path stochastic: samples is at least 2, modes at least 1, noise at least 0")
+    return Stochastic(samples, noise, modes)
+
+
+def guided(fraction: float = 0.25, deviation: float = 0.02) -> Guided:
+    """The adaptive path of guided Integrated Gradients."""
+    if not (0 < fraction <= 1 and 0 < deviation <= 1):
+        raise BadInput("path guided: fraction and deviation lie in (0, 1]")
+    return Guided(fraction, deviation)
+
+
+KINDS: dict[str, Callable[[], Any]] = {
+    "straight": straight, "blur": blur, "stochastic": stochastic, "guided": guided,
+}  # fmt: skip
+
+
+def resolve(path: Any) -> Any:
+    """Return the path that a method's field means: None, a name, or a path itself."""
+    if path is None:
+        return Straight()
+    if isinstance(path, str):
+        if path not in KINDS:
+            from whence.naming import unknown
+
+            raise BadInput(unknown("path", path, KINDS))
+        return KINDS[path]()
+    if not hasattr(path, "between"):
+        raise BadInput(f"path is {path!r}; give a name ({', '.join(KINDS)}) or whence.path.…")
+    return path
+
+
+def _cosine_basis(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the orthonormal DCT-II matrix [frequencies, size] and the squared angular frequencies [size]."""
+    k = np.arange(size)
+    matrix = np.sqrt(2 / size) * np.cos(np.pi * np.outer(k, np.arange(size) + 0.5) / size)
+    matrix[0] /= np.sqrt(2)
+    return matrix, (np.pi * k / size) ** 2
+
+
+def _along(ops: Operations, leaf: Array, pair: tuple[int, int], matrices: list[np.ndarray]) -> Array:
+    """Multiply each spatial axis of a leaf by its matrix."""
+    for axis, matrix in zip(pair, matrices, strict=True):
+        order = [other for other in range(leaf.ndim) if other != axis] + [axis]
+        moved = ops.transpose(leaf, order) @ ops.like(matrix.T, leaf)
+        leaf = ops.transpose(moved, [order.index(i) for i in range(leaf.ndim)])
+    return leaf
+
+
+def _frequencies(dimensions: int, pair: tuple[int, int], squared: list[np.ndarray]) -> np.ndarray:
+    total = np.zeros((1,) * dimensions)
+    for axis, omega in zip(pair, squared, strict=True):
+        shape = [1] * dimensions
+        shape[axis] = len(omega)
+        total = total + omega.reshape(shape)
+    return total

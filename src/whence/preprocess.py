@@ -1,0 +1,94 @@
+"""From a picture in pixels to what the model takes, differentiably, so that maps come back in the picture's size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from whence.errors import BadInput
+
+Size = int | tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """The fixed affine way from a picture to the model's input: resize, crop, scale, normalise.
+
+    Pictures are integers 0..255 or floats 0..1, [B, H, W, C] (or [B, C, H, W], or [B, H, W]). With p in [0, 1]
+    the model gets ((low + (high − low) p) − mean) / std in `layout`.
+
+    Attributes:
+        size: the resized picture, (height, width); an int is a square, or with `crop` the shorter side.
+        crop: the centre that is kept after resizing, (height, width) or an int.
+        mean: subtracted per channel, in the units of `range`.
+        std: divided by per channel, in the units of `range`.
+        range: (low, high), what black and white become before `mean` and `std`.
+        layout: "NCHW" or "NHWC", the order of the model's axes.
+        channels: 1 or 3, what the model takes; None takes what `mean` says, else the picture's own.
+    """
+
+    size: Size | None = None
+    crop: Size | None = None
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    range: tuple[float, float] = (0.0, 1.0)
+    layout: str = "NCHW"
+    channels: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without a picture."""
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, (float(value),) if isinstance(value, (int, float)) else tuple(value))
+        if self.layout not in ("NCHW", "NHWC"):
+            raise BadInput(f'Preprocess: layout is {self.layout!r}; it is "NCHW" or "NHWC"')
+        if any(value == 0 for value in self.std):
+            raise BadInput("Preprocess: a std of 0 divides by zero")
+        for name in ("size", "crop"):
+            value = getattr(self, name)
+            sides = (value,) if isinstance(value, int) else value or ()
+            if any(side < 1 for side in sides):
+                raise BadInput(f"Preprocess: {name} is {value}; sides are at least 1 pixel")
+
+    @property
+    def expected_channels(self) -> int | None:
+        """The channels the model takes, where the settings tell."""
+        if self.channels is not None:
+            return self.channels
+        length = max(len(self.mean), len(self.std))
+        return length if length > 1 else None
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """Return the size of a picture of (height, width) after resizing, before cropping."""
+        if self.size is None:
+            return height, width
+        if not isinstance(self.size, int):
+            return self.size
+        if self.crop is None:
+            return self.size, self.size
+        shorter = min(height, width)
+        return round(height * self.size / shorter), round(width * self.size / shorter)
+
+    def apply(self, ops: Any, picture: Any) -> Any:
+        """Return the model's input [B, C, h, w] (or NHWC) of a float picture [B, H, W, C] in [0, 1]."""
+        channels = self.expected_channels
+        if channels is not None and picture.shape[-1] != channels:
+            raise BadInput(
+                f"the picture has {picture.shape[-1]} channels and the model takes {channels}; "
+                "convert it first (whence.data.to_channels)"
+            )
+        x = ops.transpose(picture, (0, 3, 1, 2))
+        height, width = self.resized(*picture.shape[1:3])
+        if (height, width) != tuple(picture.shape[1:3]):
+            x = ops.resize(x, (height, width))
+        if self.crop is not None:
+            crop_height, crop_width = (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
+            if crop_height > height or crop_width > width:
+                raise BadInput(f"Preprocess: crop {self.crop} is larger than the resized picture {height} x {width}")
+            top, left = (height - crop_height) // 2, (width - crop_width) // 2
+            x = x[:, :, top : top + crop_height, left : left + crop_width]
+        low, high = self.range
+        mean = ops.like([[[value]] for value in self.mean], x)
+        std = ops.like([[[value]] for value in self.std], x)
+        x = (x * (high - low) + low - mean) / std
+        return x if self.layout == "NCHW" else ops.transpose(x, (0, 2, 3, 1))

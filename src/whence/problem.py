@@ -1,0 +1,320 @@
+"""The explained function: one number per row (or one per class) of the inputs, or of a layer inside the model."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from whence.backends import Array, Backend, Leaves, Operations, Session, Tap
+from whence.chunk import Chunks
+from whence.errors import BadInput, NoGradient, Refused
+from whence.preprocess import Preprocess
+from whence.progress import Progress
+from whence.site import Layer
+from whence.structure import Structure
+from whence.target import Neuron, Resolved
+
+Rows = np.ndarray
+"""[n] int: for each row, the number of an example."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every part of one explanation shares: the model's session, the call's settings, the notes so far."""
+
+    backend: Backend
+    session: Session
+    structure: Structure
+    chunks: Chunks
+    batch: int
+    kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    output: Any = None
+    preprocess: Any = None
+    neuron: Neuron | None = None
+    target: Resolved | None = None
+    seed: int = 0
+    channels_last: bool = False
+    read: Callable[[Any], Any] | None = None
+    notes: list[str] = field(default_factory=list[str])
+    progress: Progress = field(default_factory=Progress)
+
+    def note(self, text: str) -> None:
+        """Keep a sentence for the user, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    @property
+    def pictures(self) -> bool:
+        """Whether the inputs are pictures in pixels, so that black and white mean 0 and 1."""
+        return self.preprocess is not None
+
+    def forward(self, inputs: Leaves, rows: Rows, tap: Tap | None = None) -> tuple[Array, Array | None]:
+        """Return the model's output [n, ...] for these rows, and what was seen at the tap."""
+        ops = self.backend.ops
+        if isinstance(self.preprocess, Preprocess):
+            inputs = tuple(self.preprocess.apply(ops, leaf) for leaf in inputs)
+        elif self.preprocess is not None:
+            inputs = tuple(self.preprocess(leaf) for leaf in inputs)
+        kwargs = {name: self._row_of(value, rows) for name, value in self.kwargs.items()}
+        wanted = tap or (Tap(self.neuron.layer, self.neuron.call, stop=True) if self.neuron else None)
+        with_neuron = self.neuron is not None and tap is not None and not tap.stop
+        if with_neuron:
+            raise Refused("a neuron as target goes with at=None; the path to it starts at the inputs")
+        try:
+            output, seen = self.session.run(self.structure.pack(inputs), kwargs, wanted)
+        except Exception as problem:
+            shapes = ", ".join(f"{tuple(leaf.shape)} {leaf.dtype}" for leaf in inputs)
+            problem.add_note(f"raised by the model for inputs of shape {shapes}")
+            raise
+        if tap is not None and tap.stop:
+            return seen, seen
+        if self.neuron is not None:
+            return self._neuron_value(seen), None
+        return self._checked(_picked(output, self.output, ops), len(rows)), seen
+
+    def _row_of(self, value: Any, rows: Rows) -> Any:
+        ops = self.backend.ops
+        carries = ops.is_array(value) and value.ndim > 0 and value.shape[0] == self.batch
+        return ops.take(value, rows) if carries else value
+
+    def _neuron_value(self, seen: Array) -> Array:
+        assert self.neuron is not None
+        index = self.neuron.index if isinstance(self.neuron.index, tuple) else (self.neuron.index,)
+        shape = tuple(seen.shape[1:])
+        if len(index) > len(shape) or any(not -n <= i < n for i, n in zip(index, shape, strict=False)):
+            raise BadInput(f"{self.neuron!r} is out of range: the layer's axes after the batch are {shape}")
+        unit = seen[(slice(None), *index)]
+        return unit.reshape(unit.shape[0], -1).sum(1) if unit.ndim > 1 else unit
+
+    def _checked(self, output: Array, rows: int) -> Array:
+        if output.ndim == 0 or output.shape[0] != rows:
+            raise BadInput(
+                f"the model gave an output of shape {tuple(output.shape)} for {rows} examples; axis 0 must be the batch"
+            )
+        return output
+
+
+def _picked(output: Any, which: Any, ops: Operations) -> Array:
+    """Take the array to explain out of whatever the model returned."""
+    if which is not None:
+        picked = _pick(output, which)
+        if not ops.is_array(picked):
+            raise BadInput(f"output={which!r} picked a {type(picked).__name__}, not an array")
+        return picked
+    if ops.is_array(output):
+        return output
+    if isinstance(output, Mapping):
+        names = [name for name, value in output.items() if ops.is_array(value)]
+        if len(names) == 1:
+            return output[names[0]]
+        raise BadInput(f"the model returns {type(output).__name__} with {names}; say which: output={next(iter(names), 0)!r}")
+    if isinstance(output, (tuple, list)):
+        arrays = [i for i, value in enumerate(output) if ops.is_array(value)]
+        if len(arrays) == 1:
+            return output[arrays[0]]
+        raise BadInput(f"the model returns {len(output)} values; say which one to explain: output=0, or a callable")
+    raise BadInput(f"the model returns a {type(output).__name__}; say how to get the array: output=name or a callable")
+
+
+def _pick(output: Any, which: Any) -> Any:
+    if callable(which):
+        return which(output)
+    try:
+        if isinstance(which, str) and not isinstance(output, Mapping):
+            return getattr(output, which)
+        return output[which]
+    except (KeyError, IndexError, AttributeError, TypeError):
+        known = list(output) if isinstance(output, Mapping) else f"{type(output).__name__}"
+        raise BadInput(f"output={which!r} is not in what the model returns ({known})") from None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Rows to explain: the inputs of each, which of the user's examples it belongs to, and the site.
+
+    Samplers make new problems with other inputs (`at`); methods read `point` and call `vjp`, `gradient`, `value`.
+    `target` stands in for the run's, and `choose` says which of its classes belongs to each row.
+    """
+
+    run: Run
+    inputs: Leaves
+    rows: Rows
+    site: Layer | None = None
+    target: Resolved | None = None
+    choose: Rows | None = None
+
+    @property
+    def ops(self) -> Operations:
+        """The framework's array functions."""
+        return self.run.backend.ops
+
+    @property
+    def every_class(self) -> bool:
+        """Whether f has a class axis."""
+        return self._target is not None and self._target.every_class
+
+    @property
+    def _target(self) -> Resolved | None:
+        return self.target or self.run.target
+
+    @cached_property
+    def point(self) -> Leaves:
+        """Where the shares are handed out, [n, ...]: the inputs, or the layer's activation."""
+        return self.project(self.inputs)
+
+    @cached_property
+    def output(self) -> np.ndarray:
+        """f at the inputs, [n] or [n, K]."""
+        return self.value(self.point)
+
+    def at(self, inputs: Leaves, rows: Rows) -> Problem:
+        """Return the same question about other inputs; `rows` are positions in this problem."""
+        return replace(self, inputs=inputs, rows=self.rows[rows])
+
+    def at_inputs(self, target: Resolved | None = None) -> Problem:
+        """Return the question asked at the inputs instead of at the site, with another target where given."""
+        run = replace(self.run, neuron=None) if target is not None else self.run
+        return Problem(run, self.inputs, self.rows, None, target or self.target)
+
+    def native(self, array: Array, leaf: Array) -> Array:
+        """Return a user's array (a baseline, a mask) in the framework, dtype and layout of an input."""
+        array = self.run.read(array) if self.run.read is not None else array
+        return self.ops.like(array, leaf)
+
+    def project(self, inputs: Leaves) -> Leaves:
+        """Return the site's values for inputs [n, ...] of this problem's rows."""
+        if self.site is None:
+            return inputs
+        site = self.site
+
+        def seen(index: Rows) -> Array:
+            leaves = tuple(self.ops.take(leaf, index) for leaf in inputs)
+            tap = Tap(site.name, site.call, site.input, stop=True)
+            return self.run.backend.value(lambda given: self.run.forward(given, self.rows[index], tap)[0], leaves)
+
+        z = self._gather(seen)
+        return (site.narrow(z),)
+
+    def evaluate(self, point: Leaves, index: Rows) -> Array:
+        """Return f [n] (or [n, K]) at points of the site; `index` [n] is the position of each in this problem."""
+        rows = self.rows[index]
+        if self.site is None:
+            output, _ = self.run.forward(point, rows)
+        else:
+            inputs = tuple(self.ops.take(leaf, index) for leaf in self.inputs)
+            replacement = self.site.widen(point[0], self._whole, index, self.ops)
+            tap = Tap(self.site.name, self.site.call, self.site.input, replacement)
+            output, _ = self.run.forward(inputs, rows, tap)
+        if self._target is None:
+            return output
+        return self._target.select(output, rows if self.choose is None else self.choose[index])
+
+    @cached_property
+    def _whole(self) -> Array:
+        """The layer's full activation, for sites of some channels only."""
+        assert self.site is not None
+        return replace(self, site=replace(self.site, channels=None)).point[0]
+
+    def value(self, point: Leaves, index: Rows | None = None) -> np.ndarray:
+        """Return f at points of the site, [n] or [n, K], in float64, without gradients."""
+        index = np.arange(len(self.rows)) if index is None else index
+
+        def work(part: Rows) -> Array:
+            leaves = tuple(self.ops.take(leaf, part) for leaf in point)
+            return self.run.backend.value(lambda given: self.evaluate(given, index[part]), leaves)
+
+        return self.ops.numpy(self._gather(work, len(index))).astype(np.float64)
+
+    def _gather(self, work: Callable[[Rows], Array], total: int | None = None) -> Array:
+        total = len(self.rows) if total is None else total
+        parts: dict[int, Array] = {}
+
+        def chunk(start: int, stop: int) -> Array:
+            parts[start] = work(np.arange(start, stop))
+            return parts[start]
+
+        self.run.chunks.run(self.run.backend, total, chunk)
+        return self.ops.concatenate([parts[start] for start in sorted(parts)])
+
+    def vjp(self, point: Leaves, index: Rows) -> tuple[Array, Leaves]:
+        """Return f [n] (or [n, K]) and its gradients, each [n, ...] (or [n, K, ...]), for one chunk of points."""
+        try:
+            y, pull = self.run.backend.vjp(lambda leaves: self.evaluate(leaves, index), point)
+        except NoGradient:
+            if self._reacts():
+                raise
+            self.run.note("the explained output does not depend on the input: every share is 0")
+            y = self.run.backend.value(lambda leaves: self.evaluate(leaves, index), point)
+            return y, tuple(self.ops.zeros((*y.shape, *leaf.shape[1:]), leaf) for leaf in point)
+        if not self.every_class:
+            return y, self._filled(pull(None), point)
+        columns = [self._filled(pull(_unit(self.ops, y, k)), point) for k in range(y.shape[1])]
+        return y, tuple(self.ops.stack(each, 1) for each in zip(*columns, strict=True))
+
+    def gradient(self, point: Leaves | None = None) -> tuple[np.ndarray, Leaves]:
+        """Return f and its gradients at every row, chunk by chunk."""
+        point = self.point if point is None else point
+        parts: dict[int, tuple[Array, Leaves]] = {}
+
+        def chunk(start: int, stop: int) -> Array:
+            index = np.arange(start, stop)
+            parts[start] = self.vjp(tuple(self.ops.take(leaf, index) for leaf in point), index)
+            return parts[start][0]
+
+        self.run.chunks.run(self.run.backend, len(self.rows), chunk)
+        pieces = [parts[start] for start in sorted(parts)]
+        y = self.ops.numpy(self.ops.concatenate([piece[0] for piece in pieces])).astype(np.float64)
+        gradients = tuple(self.ops.concatenate(leaf) for leaf in zip(*(piece[1] for piece in pieces), strict=True))
+        for gradient in gradients:
+            if not self.ops.is_finite(gradient):
+                raise Refused("the model's gradient at the input is not finite (NaN or infinity); nothing can be shared")
+        return y, gradients
+
+    def _filled(self, gradients: tuple[Array | None, ...], point: Leaves) -> Leaves:
+        for leaf, gradient in enumerate(gradients):
+            if gradient is None:
+                name = self.run.structure.name(leaf) if self.site is None else f"layer {self.site.name!r}"
+                self.run.note(f"the explained output does not use {name}: its shares are 0")
+        pairs = zip(gradients, point, strict=True)
+        return tuple(self.ops.zeros(leaf.shape, leaf) if g is None else g for g, leaf in pairs)
+
+    def _reacts(self) -> bool:
+        """Whether f changes when the site is changed a lot: then a missing gradient is the model's doing."""
+        here = self.output
+        others = (tuple(leaf * factor for leaf in self.point) for factor in (0.0, -1.0, 3.0))
+        return any(not np.array_equal(here, self.value(other)) for other in others)
+
+    # ---- what the parts need to know about the data ------------------------------------------------------
+
+    def random(self, purpose: str, draw: int) -> np.random.Generator:
+        """Return a generator that depends on the seed, the purpose and the draw, and on nothing else."""
+        sequence = np.random.SeedSequence(self.run.seed, spawn_key=(zlib.crc32(purpose.encode()), draw))
+        return np.random.Generator(np.random.Philox(sequence))
+
+    def spread(self, leaf: Array) -> Array:
+        """Return each row's range max − min, [n, 1, ...]."""
+        flat = leaf.reshape(leaf.shape[0], -1)
+        shape = (leaf.shape[0], *(1,) * (leaf.ndim - 1))
+        values = self.ops.numpy(flat)
+        return self.ops.like((values.max(1) - values.min(1)).reshape(shape), leaf)
+
+    def spatial_axes(self, leaf: Array) -> tuple[int, int]:
+        """Return the axes of height and width.
+
+        Raises:
+            Refused: the array has no two axes of space.
+        """
+        if leaf.ndim < 3:
+            raise Refused(f"blurring needs pictures, [batch, ..., height, width]; this input is {tuple(leaf.shape)}")
+        return (1, 2) if self.run.channels_last and leaf.ndim == 4 else (leaf.ndim - 2, leaf.ndim - 1)
+
+
+def _unit(ops: Operations, y: Array, column: int) -> Array:
+    weights = np.zeros(tuple(y.shape))
+    weights[:, column] = 1
+    return ops.like(weights, y)

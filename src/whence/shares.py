@@ -1,0 +1,47 @@
+"""What a method gives back before it is wrapped for the user: values per leaf, and how good they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from whence.attribution import Trace
+from whence.backends import Array, Leaves, Operations
+
+if TYPE_CHECKING:
+    from whence.problem import Problem
+
+
+@dataclass(frozen=True)
+class Shares:
+    """The values of every row, [n, ...] per leaf (or [n, K, ...]), in at least float32; see Attribution."""
+
+    values: Leaves
+    evaluations: np.ndarray
+    error: np.ndarray | None = None
+    standard_error: Leaves | None = None
+    converged: np.ndarray | None = None
+    baseline_output: np.ndarray | None = None
+    residual: np.ndarray | None = None
+    trace: Trace | None = None
+
+    def with_residual(self, problem: Problem, baseline_output: np.ndarray) -> Shares:
+        """Return the shares with residual = Σ shares − (f(x) − f(x')), in float64."""
+        every = problem.output.ndim
+        total = sum(sums(problem.ops, leaf, every) for leaf in self.values)
+        residual = total - (problem.output - baseline_output)
+        return replace(self, baseline_output=baseline_output, residual=np.asarray(residual))
+
+
+def sums(ops: Operations, values: Array, keep: int) -> np.ndarray:
+    """Return the sum over all axes after the first `keep`, in float64."""
+    shape = tuple(values.shape[:keep])
+    return ops.numpy(values).astype(np.float64).reshape(*shape, -1).sum(-1)
+
+
+def norms(ops: Operations, values: Array, keep: int) -> np.ndarray:
+    """Return the L1 norm over all axes after the first `keep`, in float64."""
+    shape = tuple(values.shape[:keep])
+    return ops.numpy(abs(values).reshape(*shape, -1).sum(-1)).astype(np.float64)

@@ -1,0 +1,50 @@
+"""Sites: where the shares are handed out. None is the inputs; a layer is one module's output (or input)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from whence.backends import Array, Operations
+from whence.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The n-th call of a named module: what it puts out (or takes in), all channels or some."""
+
+    name: str
+    channels: tuple[int, ...] | None = None
+    input: bool = False
+    call: int = 0
+
+    def narrow(self, z: Array) -> Array:
+        """Return the chosen channels of the layer's value [n, C, ...]."""
+        if self.channels is None:
+            return z
+        if z.ndim < 2 or any(not -z.shape[1] <= channel < z.shape[1] for channel in self.channels):
+            raise BadInput(f"layer {self.name!r}: channels {self.channels} are out of range for {tuple(z.shape)}")
+        return z[:, list(self.channels)]
+
+    def widen(self, part: Array, whole: Array, index: np.ndarray, ops: Operations) -> Array:
+        """Return the full value with the chosen channels replaced by `part` [n, ...], differentiably."""
+        if self.channels is None:
+            return part
+        full = ops.take(whole, index)
+        chosen = [channel % full.shape[1] for channel in self.channels]
+        columns = [part[:, chosen.index(c)] if c in chosen else full[:, c] for c in range(full.shape[1])]
+        return ops.stack(columns, 1)
+
+
+def layer(name: str, channels: Sequence[int] | None = None, input: bool = False, call: int = 0) -> Layer:
+    """Explain a layer inside the model, by the framework's own name of the module.
+
+    Args:
+        name: such as "features.3".
+        channels: only these channels of it are explained; the others keep their values.
+        input: what the module takes in, rather than what it puts out.
+        call: which of its calls, when the module is used several times.
+    """
+    return Layer(name, None if channels is None else tuple(int(channel) for channel in channels), input, call)

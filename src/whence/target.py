@@ -1,0 +1,229 @@
+"""Targets: from a model's output to the one number per example that is explained (or one per class)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from whence.backends import Array, Operations
+from whence.errors import BadInput
+
+Select = Callable[[Array, np.ndarray], Array]
+Kind = Literal["logit", "probability", "log_probability", "margin", "loss"]
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A named number of the output; `whence.target.logit(k)` and its siblings make them.
+
+    `index` and `other` are an int, one int per example, or None: the top class and the runner-up.
+    """
+
+    kind: Kind
+    index: int | Sequence[int] | Array | None = None
+    other: int | Sequence[int] | Array | None = None
+
+    def __repr__(self) -> str:
+        parts = [repr(part) for part in (self.index, self.other) if part is not None]
+        return f"{self.kind}({', '.join(parts)})"
+
+
+@dataclass(frozen=True)
+class Neuron:
+    """A unit of a layer as the target: `index` walks the axes after the batch; axes left over are summed."""
+
+    layer: str
+    index: int | tuple[int, ...]
+    call: int = 0
+
+    def __repr__(self) -> str:
+        return f"neuron({self.layer!r}, {self.index})"
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A target fitted to one batch: `select(output, rows)` gives [n] (or [n, K]); `recorded` is what was explained."""
+
+    select: Select
+    recorded: Any
+    description: str
+    every_class: bool = False
+
+
+def logit(index: int | Sequence[int] | Array | None = None) -> Target:
+    """Explain a raw output column (None: the top class of each example)."""
+    return Target("logit", index)
+
+
+def probability(index: int | Sequence[int] | Array | None = None) -> Target:
+    """Explain a class's probability: softmax of the outputs, unless they already are probabilities."""
+    return Target("probability", index)
+
+
+def log_probability(index: int | Sequence[int] | Array | None = None) -> Target:
+    """Explain the logarithm of a class's probability."""
+    return Target("log_probability", index)
+
+
+def margin(index: int | Sequence[int] | Array | None = None, other: int | Sequence[int] | Array | None = None) -> Target:
+    """Explain f_index − f_other: why this class and not that one (None: the top class, the runner-up)."""
+    return Target("margin", index, other)
+
+
+def loss(labels: int | Sequence[int] | Array) -> Target:
+    """Explain the cross-entropy loss −log p(label), with one label per example (or one for all)."""
+    return Target("loss", labels)
+
+
+def neuron(layer: str, index: int | tuple[int, ...], call: int = 0) -> Neuron:
+    """Explain a unit inside the model: `index` in that layer's output, axes left over summed."""
+    return Neuron(layer, index, call)
+
+
+def resolve(target: Any, output: Array, ops: Operations) -> Resolved:
+    """Fit a target to the output of the batch that is explained.
+
+    Raises:
+        BadInput: the target does not fit the output's shape, or a class is out of range.
+    """
+    if callable(target) and not isinstance(target, Target):
+        return Resolved(_called(target), None, getattr(target, "__name__", repr(target)))
+    if output.ndim == 1 and not isinstance(target, Target):
+        return _own(target, output)
+    if isinstance(target, str):
+        if target != "all":
+            raise BadInput(f'target {target!r}: the only word is "all"; else an int, ints, or whence.target.…')
+        if output.ndim != 2:
+            raise BadInput(f'target "all" needs an output [batch, classes]; this one is {tuple(output.shape)}')
+        return Resolved(lambda y, rows: y, "all", "every class", every_class=True)
+    if isinstance(target, tuple):
+        return _dense(target, output)
+    if isinstance(target, Target):
+        return _named(target, output, ops)
+    if output.ndim != 2:
+        raise BadInput(
+            f"the output has shape {tuple(output.shape)}: give target= a tuple of {output.ndim - 1} ints (one place in "
+            "it), or a callable that makes one number per example"
+        )
+    index = _indices(target, output, ops, "target")
+    return Resolved(_column(index, ops), index, _describe("logit", index))
+
+
+def _own(target: Any, output: Array) -> Resolved:
+    if isinstance(target, str) or (target is not None and np.asarray(target).any()):
+        raise BadInput(f"target {target!r}: the output has one number per example, which is its own target; leave it out")
+    return Resolved(lambda y, rows: y, None, "the output")
+
+
+def _called(function: Callable[[Array], Array]) -> Select:
+    def select(output: Array, rows: np.ndarray) -> Array:
+        value = function(output)
+        if getattr(value, "shape", None) is None or tuple(value.shape) != (len(rows),):
+            shape = getattr(value, "shape", type(value).__name__)
+            raise BadInput(f"the target callable gave {shape} for {len(rows)} examples; it must give one number each")
+        return value
+
+    return select
+
+
+def _dense(target: tuple[Any, ...], output: Array) -> Resolved:
+    shape = tuple(output.shape[1:])
+    fits = len(target) == len(shape) and all(isinstance(part, (int, np.integer)) for part in target)
+    if not fits:
+        raise BadInput(f"target {target}: the output's axes after the batch are {shape}; give {len(shape)} ints")
+    for part, size in zip(target, shape, strict=True):
+        if not -size <= part < size:
+            raise BadInput(f"target {target} is out of range: the output's axes after the batch are {shape}")
+    return Resolved(lambda y, rows: y[(slice(None), *target)], target, f"output{list(target)}")
+
+
+def _named(target: Target, output: Array, ops: Operations) -> Resolved:
+    if output.ndim == 1:
+        output = output[:, None]
+    if output.ndim != 2:
+        raise BadInput(f"target {target!r} needs an output [batch, classes]; this one is {tuple(output.shape)}")
+    index = _indices(target.index, output, ops, repr(target))
+    other = _runner_up(target, index, output, ops) if target.kind == "margin" else None
+    already = _are_probabilities(output, ops)
+    column, against = _column(index, ops), _column(other, ops) if other is not None else None
+
+    def select(y: Array, rows: np.ndarray) -> Array:
+        y = y[:, None] if y.ndim == 1 else y
+        if against is not None:
+            return column(y, rows) - against(y, rows)
+        if target.kind == "logit":
+            return column(y, rows)
+        if target.kind == "probability":
+            return column(y if already else _probabilities(y, ops), rows)
+        logarithm = ops.log(y) if already else _log_probabilities(y, ops)
+        return column(logarithm, rows) * (-1 if target.kind == "loss" else 1)
+
+    return Resolved(select, index, _describe(target.kind, index, other))
+
+
+def _probabilities(y: Array, ops: Operations) -> Array:
+    # A single column is a logit of "yes": softmax over one column would always say 1.
+    return ops.sigmoid(y) if y.shape[1] == 1 else ops.softmax(y)
+
+
+def _log_probabilities(y: Array, ops: Operations) -> Array:
+    return ops.log(ops.sigmoid(y)) if y.shape[1] == 1 else ops.log_softmax(y)
+
+
+def _are_probabilities(output: Array, ops: Operations) -> bool:
+    y = ops.numpy(output).astype(np.float64)
+    if (y < 0).any() or (y > 1).any():
+        return False
+    return y.shape[1] == 1 or bool(np.allclose(y.sum(1), 1, atol=1e-3))
+
+
+def _column(index: np.ndarray, ops: Operations) -> Select:
+    same = int(index[0]) if len(index) and (index == index[0]).all() else None
+
+    def select(y: Array, rows: np.ndarray) -> Array:
+        if same is not None:
+            return y[:, same]
+        mask = np.zeros(tuple(y.shape), dtype=bool)
+        mask[np.arange(len(rows)), index[rows]] = True
+        return ops.where(ops.like(mask, y), y, ops.zeros(y.shape, y)).sum(1)
+
+    return select
+
+
+def _indices(index: Any, output: Array, ops: Operations, name: str) -> np.ndarray:
+    batch, classes = output.shape
+    if index is None:
+        return ops.numpy(output).argmax(1)
+    given = ops.numpy(index) if ops.is_array(index) else np.asarray(index)
+    if given.dtype.kind not in "iu" or given.ndim > 1:
+        raise BadInput(f"{name}: {index!r} is not an int or one int per example")
+    if given.ndim == 1 and len(given) != batch:
+        raise BadInput(f"{name}: {len(given)} targets for {batch} examples")
+    wrong = given[(given < -classes) | (given >= classes)] if given.ndim else given[None][(given < -classes) | (given >= classes)]
+    if wrong.size:
+        raise BadInput(f"{name}: class {int(wrong.flat[0])} is out of range; the model has {classes}, 0 to {classes - 1}")
+    return np.broadcast_to(given % classes, (batch,)).astype(np.int64)
+
+
+def _runner_up(target: Target, index: np.ndarray, output: Array, ops: Operations) -> np.ndarray:
+    if target.other is not None:
+        return _indices(target.other, output, ops, repr(target))
+    if output.shape[1] < 2:
+        raise BadInput(f"{target!r}: a margin needs at least two classes")
+    y = ops.numpy(output).astype(np.float64)
+    y[np.arange(len(y)), index] = -np.inf
+    return y.argmax(1)
+
+
+def _describe(kind: str, index: np.ndarray, other: np.ndarray | None = None) -> str:
+    def text(values: np.ndarray) -> str:
+        unique = np.unique(values)
+        return str(int(unique[0])) if len(unique) == 1 else "one per example"
+
+    if kind == "margin" and other is not None:
+        return f"logit of class {text(index)} minus logit of class {text(other)}"
+    names = {"logit": "logit", "probability": "probability", "log_probability": "log-probability", "loss": "loss"}
+    return f"{names[kind]} of class {text(index)}"
