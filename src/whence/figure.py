@@ -177,7 +177,7 @@ def overlay_text(map: Num[np.ndarray, "h w"], size: Sequence[int], smooth: float
     sigma = view.smoothing(size, smooth)
     over = f", averaged over a neighbourhood (σ = {number(sigma, 2)} pixels)" if sigma else ""
     sides = "red or blue: the side that prevails" if sigma else "red: for the target, blue: against"
-    return f"the stronger the colour, the larger |map|{over}; {sides if view.is_signed(map) else 'no sign'}"
+    return f"the stronger the colour, the larger |map|{over}; {sides if view.is_signed(map) else 'purple: no negative values'}"
 
 
 # ---- one result --------------------------------------------------------------------------------------------

@@ -217,10 +217,9 @@ class _State:
     def _fold(self, mine: _Sums, new: _Sums, level: Level, active: np.ndarray) -> np.ndarray:
         """Take one leaf's new sums in, and return by how much its values changed (L1)."""
         ops = self.problem.ops
-        before = ops.take(mine.total, active)
+        # A copy: `take` may give a view, and the sums are written in place below.
+        before = ops.take(mine.total, active) + 0
         if isinstance(mine, _Spread) and isinstance(new, _Spread):
-            # A copy, because merging writes in place and the difference is asked for.
-            before = before + 0
             mine.running.merge(ops, active, new.running.count, new.running.mean, new.running.squares)
         else:
             ops.put(mine.total, active, before * level.keep + new.total)

@@ -69,26 +69,33 @@ class Preprocess:
         shorter = min(height, width)
         return round(height * self.size / shorter), round(width * self.size / shorter)
 
-    def apply(self, ops: Any, picture: Any) -> Any:
-        """Return the model's input [B, C, h, w] (or NHWC) of a float picture [B, H, W, C] in [0, 1]."""
+    def apply(self, ops: Any, picture: Any, channels_last: bool = True) -> Any:
+        """Return the model's input [B, C, h, w] (or NHWC) of float pictures in [0, 1].
+
+        Pictures are [B, H, W] or, with `channels_last`, [B, H, W, C], else [B, C, H, W].
+        """
+        x = picture[:, None] if picture.ndim == 3 else ops.transpose(picture, (0, 3, 1, 2)) if channels_last else picture
         channels = self.expected_channels
-        if channels is not None and picture.shape[-1] != channels:
+        if channels is not None and x.shape[1] != channels:
             raise BadInput(
-                f"the picture has {picture.shape[-1]} channels and the model takes {channels}; "
+                f"the picture has {x.shape[1]} channels and the model takes {channels}; "
                 "convert it first (whence.data.to_channels)"
             )
-        x = ops.transpose(picture, (0, 3, 1, 2))
-        height, width = self.resized(*picture.shape[1:3])
-        if (height, width) != tuple(picture.shape[1:3]):
-            x = ops.resize(x, (height, width))
-        if self.crop is not None:
-            crop_height, crop_width = (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
-            if crop_height > height or crop_width > width:
-                raise BadInput(f"Preprocess: crop {self.crop} is larger than the resized picture {height} x {width}")
-            top, left = (height - crop_height) // 2, (width - crop_width) // 2
-            x = x[:, :, top : top + crop_height, left : left + crop_width]
+        x = self._cropped(ops, x)
         low, high = self.range
         mean = ops.like([[[value]] for value in self.mean], x)
         std = ops.like([[[value]] for value in self.std], x)
         x = (x * (high - low) + low - mean) / std
         return x if self.layout == "NCHW" else ops.transpose(x, (0, 2, 3, 1))
+
+    def _cropped(self, ops: Any, x: Any) -> Any:
+        height, width = self.resized(*x.shape[2:])
+        if (height, width) != tuple(x.shape[2:]):
+            x = ops.resize(x, (height, width))
+        if self.crop is None:
+            return x
+        crop_height, crop_width = (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
+        if crop_height > height or crop_width > width:
+            raise BadInput(f"Preprocess: crop {self.crop} is larger than the resized picture {height} x {width}")
+        top, left = (height - crop_height) // 2, (width - crop_width) // 2
+        return x[:, :, top : top + crop_height, left : left + crop_width]

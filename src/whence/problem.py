@@ -57,7 +57,7 @@ class Run:
         """Return the model's output [n, ...] for these rows, and what was seen at the tap."""
         ops = self.backend.ops
         if isinstance(self.preprocess, Preprocess):
-            inputs = tuple(self.preprocess.apply(ops, leaf) for leaf in inputs)
+            inputs = tuple(self.preprocess.apply(ops, leaf, self.channels_last) for leaf in inputs)
         elif self.preprocess is not None:
             inputs = tuple(self.preprocess(leaf) for leaf in inputs)
         kwargs = {name: self._row_of(value, rows) for name, value in self.kwargs.items()}
@@ -222,13 +222,17 @@ class Problem:
 
     def value(self, point: Leaves, index: Rows | None = None) -> np.ndarray:
         """Return f at points of the site, [n] or [n, K], in float64, without gradients."""
+        return self.ops.numpy(self.native_value(point, index)).astype(np.float64)
+
+    def native_value(self, point: Leaves, index: Rows | None = None) -> Array:
+        """Return f at points of the site as the framework's own array."""
         index = np.arange(len(self.rows)) if index is None else index
 
         def work(part: Rows) -> Array:
             leaves = tuple(self.ops.take(leaf, part) for leaf in point)
             return self.run.backend.value(lambda given: self.evaluate(given, index[part]), leaves)
 
-        return self.ops.numpy(self._gather(work, len(index))).astype(np.float64)
+        return self._gather(work, len(index))
 
     def _gather(self, work: Callable[[Rows], Array], total: int | None = None) -> Array:
         total = len(self.rows) if total is None else total

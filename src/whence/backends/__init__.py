@@ -39,6 +39,10 @@ class Operations(Protocol):
         """Return `value` as an array of the reference's dtype and device."""
         ...
 
+    def array(self, value: np.ndarray, reference: Array) -> Array:
+        """Return NumPy numbers of any kind on the reference's device; floats in the accumulator's dtype."""
+        ...
+
     def numpy(self, array: Array) -> np.ndarray: ...
     def wide(self, array: Array) -> Array:
         """Return the array in the accumulator's dtype: float32, or float64 where it already is."""

@@ -20,6 +20,9 @@ class NumpyOperations:
     def like(self, value: Any, reference: Array) -> Array:
         return np.asarray(value, dtype=reference.dtype)
 
+    def array(self, value: np.ndarray, reference: Array) -> Array:
+        return np.asarray(value)
+
     def numpy(self, array: Array) -> np.ndarray:
         return np.asarray(array)
 
@@ -131,7 +134,8 @@ class CallableBackend:
         array = np.array(array)
         if array.dtype.kind not in "fiub":
             raise BadInput(f"the input holds {array.dtype} values; a black box is explained on numbers")
-        return array
+        # Finite differences need fractions; a function of whole numbers is asked between them as well.
+        return array if array.dtype.kind == "f" else array.astype(np.float64)
 
     def value(self, function: Callable[[Leaves], Array], leaves: Leaves) -> Array:
         return function(leaves)

@@ -23,6 +23,12 @@ class TorchOperations:
             return value.detach().to(device=reference.device, dtype=reference.dtype)
         return torch.as_tensor(np.asarray(value), dtype=reference.dtype, device=reference.device)
 
+    def array(self, value: np.ndarray, reference: Array) -> Array:
+        value = np.ascontiguousarray(value).reshape(np.shape(value))
+        tensor = torch.from_numpy(value.copy()).to(reference.device)
+        wide = torch.float64 if reference.dtype == torch.float64 else torch.float32
+        return tensor.to(wide) if tensor.dtype.is_floating_point else tensor
+
     def numpy(self, array: Array) -> np.ndarray:
         array = array.detach().cpu()
         return (array.float() if array.dtype == torch.bfloat16 else array).numpy()

@@ -1,0 +1,73 @@
+"""whence: what a neural network based its prediction on, to a stated accuracy.
+
+Names are loaded when they are first used, so that `import whence` (and `whence --help`) costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from whence import baseline as baseline
+    from whence import data as data
+    from whence import path as path
+    from whence import quadrature as quadrature
+    from whence import target as target
+    from whence import view as view
+    from whence import zoo as zoo
+    from whence.attribution import Attribution as Attribution
+    from whence.attribution import Trace as Trace
+    from whence.attribution import load as load
+    from whence.errors import BadInput as BadInput
+    from whence.errors import Refused as Refused
+    from whence.errors import UnsupportedByBackend as UnsupportedByBackend
+    from whence.errors import WhenceError as WhenceError
+    from whence.errors import WorkFailed as WorkFailed
+    from whence.explainer import Comparison as Comparison
+    from whence.explainer import compare as compare
+    from whence.explainer import explain as explain
+    from whence.gradient_methods import BlurIntegratedGradients as BlurIntegratedGradients
+    from whence.gradient_methods import ExpectedGradients as ExpectedGradients
+    from whence.gradient_methods import GuidedIntegratedGradients as GuidedIntegratedGradients
+    from whence.gradient_methods import InputXGradient as InputXGradient
+    from whence.gradient_methods import IntegratedGradients as IntegratedGradients
+    from whence.gradient_methods import Saliency as Saliency
+    from whence.gradient_methods import Sensitivity as Sensitivity
+    from whence.gradient_methods import SmoothGrad as SmoothGrad
+    from whence.gradient_methods import SmoothGradSquared as SmoothGradSquared
+    from whence.gradient_methods import VarGrad as VarGrad
+    from whence.preprocess import Preprocess as Preprocess
+    from whence.registry import methods as methods
+    from whence.site import layer as layer
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "attribution": ("Attribution", "Trace", "load"),
+    "errors": ("BadInput", "Refused", "UnsupportedByBackend", "WhenceError", "WorkFailed"),
+    "explainer": ("Comparison", "compare", "explain"),
+    "gradient_methods": (
+        "BlurIntegratedGradients", "ExpectedGradients", "GuidedIntegratedGradients", "InputXGradient",
+        "IntegratedGradients", "Saliency", "Sensitivity", "SmoothGrad", "SmoothGradSquared", "VarGrad",
+    ),
+    "preprocess": ("Preprocess",),
+    "registry": ("methods",),
+    "site": ("layer",),
+}  # fmt: skip
+_MODULES = ("baseline", "data", "path", "quadrature", "target", "view", "zoo")
+_home_of = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *_home_of, *_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"whence.{name}")
+    if name in _home_of:
+        value = getattr(import_module(f"whence.{_home_of[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'whence' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

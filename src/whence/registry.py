@@ -1,0 +1,116 @@
+"""What a method is, and the one list of all of them: the command line, reports, docs and tests are made from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from whence.errors import BadInput
+from whence.naming import unknown
+
+if TYPE_CHECKING:
+    from whence.attribution import Attribution
+    from whence.problem import Problem
+    from whence.shares import Shares
+
+
+class Method:
+    """An attribution method's settings: a frozen dataclass that can be called like a function.
+
+    It holds no model, no seed and no state, so one object serves many models and threads.
+    """
+
+    def attribute(self, problem: Problem) -> Shares:
+        """Return the shares of every row of a problem."""
+        raise TypeError(f"{type(self).__name__} is not a method of its own; choose one of whence.methods()")
+
+    def __call__(self, model: Any, inputs: Any, **options: Any) -> Attribution:
+        """Explain a model's output; `options` are those of `whence.explain`."""
+        from whence.explainer import explain
+
+        return explain(model, inputs, method=self, **options)
+
+
+@dataclass(frozen=True)
+class Record:
+    """A registered method: its name, class, equation, citation, and what it requires of model and user."""
+
+    name: str
+    cls: type[Method]
+    equation: str
+    citation: str
+    needs: tuple[str, ...]
+
+    @property
+    def summary(self) -> str:
+        """The method in one sentence."""
+        return (inspect.getdoc(self.cls) or "").partition("\n")[0]
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The method's settings and their defaults."""
+        return {each.name: each.default for each in dataclasses.fields(self.cls)}  # type: ignore[arg-type]
+
+
+_records: dict[str, Record] = {}
+M = TypeVar("M", bound=type[Method])
+
+
+def register(name: str, equation: str, citation: str, needs: tuple[str, ...] = ("gradient",)) -> Callable[[M], M]:
+    """Put a method into the registry under its public name."""
+
+    def enter(cls: M) -> M:
+        _records[name] = Record(name, cls, equation, citation, needs)
+        return cls
+
+    return enter
+
+
+@cache
+def _load() -> None:
+    from whence import gradient_methods  # noqa: F401  # importing it is what registers
+
+
+def methods() -> dict[str, Record]:
+    """Return every registered method by name."""
+    _load()
+    return dict(_records)
+
+
+def name_of(method: Method) -> str:
+    """Return the registered name of a method object."""
+    for record in methods().values():
+        if record.cls is type(method):
+            return record.name
+    return type(method).__name__
+
+
+def build(method: Any, fields: dict[str, Any]) -> Method:
+    """Return a method object from a name, a class or an object, with some of its fields set.
+
+    Raises:
+        BadInput: an unknown method or field; near names are offered.
+    """
+    if isinstance(method, Method):
+        _check_fields(type(method), fields)
+        return dataclasses.replace(method, **fields) if fields else method  # type: ignore[type-var]
+    if isinstance(method, str):
+        known = methods()
+        if method not in known:
+            raise BadInput(unknown("method", method, known))
+        method = known[method].cls
+    if not (isinstance(method, type) and issubclass(method, Method)):
+        raise BadInput(f"method is {method!r}; give a name, a class or an object of whence.methods()")
+    _check_fields(method, fields)
+    return method(**fields)
+
+
+def _check_fields(cls: type[Method], fields: dict[str, Any]) -> None:
+    known = [each.name for each in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for field in fields:
+        if field not in known:
+            raise BadInput(unknown(f"option of {cls.__name__}", field, known))

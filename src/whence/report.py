@@ -1,0 +1,445 @@
+"""One self-contained HTML file: the inputs, every method's map, and how far to trust each."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from whence import figure as figures
+from whence import view
+from whence.attribution import Attribution, to_numpy
+from whence.errors import BadInput
+from whence.figure import NOT_PROMISED, number, percent, scale_text, written
+from whence.files import write_atomically
+
+# Pixels of the longer side: enough for a screen, small enough for an attachment.
+LARGEST = 448
+MOST_EXAMPLES = 50
+# What a card shows elsewhere than in its line of settings.
+SHOWN_ELSEWHERE = ("command", "code", "versions", "seconds", "target_name", "feature_names", "input")
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A strip of colours with what stands at its ends."""
+
+    data: str
+    low: str
+    high: str
+    middle: str = ""
+
+
+@dataclass(frozen=True)
+class Image:
+    """A picture as a data URI, its words, and whether its pixels are to stay squares."""
+
+    data: str
+    alt: str
+    caption: str
+    square: bool = False
+    bar: Bar | None = None
+
+
+@dataclass(frozen=True)
+class Share:
+    """A class and its probability, as a bar of `width` percent."""
+
+    label: str
+    text: str
+    width: float
+
+
+@dataclass(frozen=True)
+class Card:
+    """One method's result on one example."""
+
+    name: str
+    anchor: str
+    summary: str
+    equation: str
+    citation: str
+    images: list[Image]
+    numbers: list[tuple[str, str]]
+    trace: str | None
+    notes: list[str]
+    settings: list[tuple[str, str]]
+    code: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """One input with what the network answered, and the cards of the methods."""
+
+    anchor: str
+    heading: str
+    answer: str
+    target: str
+    picture: Image | None
+    bars: list[Share]
+    cards: list[Card]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A method in the table at the top."""
+
+    name: str
+    anchor: str
+    evaluations: str
+    residual: str
+    error: str
+    converged: str
+    seconds: str
+
+
+# ---- the page ----------------------------------------------------------------------------------------------
+
+
+def write(
+    results: Sequence[Attribution] | Mapping[str, Attribution],
+    path: str | Path,
+    *,
+    title: str | None = None,
+    labels: Sequence[str] | None = None,
+    predictions: Any = None,
+    introduction: str | None = None,
+    skipped: Mapping[str, str] | None = None,
+) -> Path:
+    """Write the report of one or more results and return its path.
+
+    Args:
+        results: the results, by the names they are to carry (default: their methods). Rows with the same
+            picture (without pictures: the same row) are shown as one example.
+        path: the HTML file.
+        title: the page's title.
+        labels: the class names.
+        predictions: what the network answered for each example, in the order of first appearance:
+            probabilities [B, K], or for each example (label, probability) pairs.
+        introduction: a text to stand at the top; an empty line starts a paragraph.
+        skipped: methods that were not run, and why.
+
+    Raises:
+        BadInput: there is no result, the predictions do not fit, a map is not finite, or `path` cannot be
+            written.
+    """
+    named = (
+        list(results.items()) if isinstance(results, Mapping) else [(each.method, each) for each in results]
+    )
+    if not named:
+        raise BadInput("report: there are no results to show")
+    groups = _group(named)
+    bars = _bars(predictions, labels, len(groups))
+    examples = [
+        _example(place, group, bars[place], labels) for place, group in enumerate(groups[:MOST_EXAMPLES])
+    ]
+    summary = _summary(named, groups[:MOST_EXAMPLES], examples)
+    page = _template().render(
+        title=title or _title(examples),
+        lead=_lead(named, examples),
+        introduction=[part.strip() for part in (introduction or "").split("\n\n") if part.strip()],
+        examples=examples,
+        left_out=f"The first {MOST_EXAMPLES} of {len(groups)} are shown."
+        if len(groups) > MOST_EXAMPLES
+        else "",
+        summary=summary,
+        timed=any(line.seconds != "—" for line in summary),
+        skipped=[(written(name), reason) for name, reason in (skipped or {}).items()],
+        legends=[_legend(True), _legend(False)],
+        percentile=f"{view.PERCENTILE:g}",
+        not_promised=NOT_PROMISED,
+        versions=_versions(result for _, result in named),
+    )
+    with write_atomically(path) as handle:
+        handle.write(page.encode())
+    return Path(path)
+
+
+def _template() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    folder = Path(__file__).parent / "templates"
+    environment = Environment(
+        loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template("report.html.jinja")
+
+
+def _title(examples: Sequence[Example]) -> str:
+    if len(examples) == 1:
+        return f"Whence the answer “{examples[0].answer or examples[0].target}”?"
+    return f"Whence the answers? {len(examples)} examples explained"
+
+
+def _lead(named: Sequence[tuple[str, Attribution]], examples: Sequence[Example]) -> str:
+    models = sorted({str(result.settings["model"]) for _, result in named if result.settings.get("model")})
+    network = f"A neural network ({models[0]})" if len(models) == 1 else "A neural network"
+    thing = "picture" if examples[0].picture else "input"
+    methods = len({card.name for example in examples for card in example.cards})
+    how = "one attribution method" if methods == 1 else f"{methods} attribution methods"
+    if len(examples) > 1:
+        first = f"{network} was given {len(examples)} {thing}s."
+        return f"{first} This page shows, by {how}, which parts of each its answer came from, and how accurately."
+    said = f" and answered “{examples[0].answer}”" if examples[0].answer else ""
+    return (
+        f"{network} was given one {thing}{said}. This page shows, by {how}, which parts of the {thing} that "
+        "answer came from, and how accurate each map is."
+    )
+
+
+def _versions(results: Iterable[Attribution]) -> list[tuple[str, str]]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found: dict[str, str] = {}
+    for result in results:
+        found |= {str(name): str(text) for name, text in (result.settings.get("versions") or {}).items()}
+    own = found.pop("whence", None)
+    try:
+        own = own or version("whence")
+    except PackageNotFoundError:
+        own = own or ""
+    return [("", own), *sorted(found.items())]
+
+
+# ---- from results to examples ------------------------------------------------------------------------------
+
+
+def _group(named: Sequence[tuple[str, Attribution]]) -> list[list[tuple[str, Attribution]]]:
+    """Return, for each example, the named results on it, each cut down to that example."""
+    groups: dict[Any, list[tuple[str, Attribution]]] = {}
+    for name, result in named:
+        seen: dict[Any, int] = {}
+        for row in range(len(to_numpy(result.output))):
+            single = _single(result, row)
+            key: Any = (single.settings.get("input"), row)
+            if single.picture is not None:
+                key = hashlib.sha256(repr(single.picture.shape).encode() + single.picture.tobytes()).digest()
+                # Two equal pictures in one batch are two examples.
+                seen[key] = seen.get(key, 0) + 1
+                key = (key, seen[key])
+            group = groups.setdefault(key, [])
+            again = sum(other == name or other.startswith(f"{name} (") for other, _ in group)
+            group.append((f"{name} ({again + 1})" if again else name, single))
+    return list(groups.values())
+
+
+def _single(result: Attribution, row: int) -> Attribution:
+    """Return one example's result for one class, its settings those of the example."""
+    single = result.example(row)
+    settings = dict(result.settings)
+    for key in ("target_name", "input"):
+        if isinstance(settings.get(key), (list, tuple)):
+            settings[key] = settings[key][row] if row < len(settings[key]) else None
+    single = replace(single, settings=settings)
+    if not single.every_class:
+        return single
+    outputs = to_numpy(single.output)[0]
+    top = single.for_class(int(np.argmax(outputs)))
+    return replace(
+        top, notes=[*top.notes, f"all {len(outputs)} classes were explained; the highest is shown"]
+    )
+
+
+def _bars(predictions: Any, labels: Sequence[str] | None, examples: int) -> list[list[Share]]:
+    """Return each example's five most probable classes."""
+    if predictions is None:
+        return [[] for _ in range(examples)]
+    given = list(predictions)
+    if len(given) != examples:
+        raise BadInput(f"report: {len(given)} predictions for {examples} examples")
+    shares: list[list[Share]] = []
+    for each in given:
+        pairs = _pairs(each, labels)
+        if not all(np.isfinite(probability) and -1e-6 <= probability <= 1 + 1e-4 for _, probability in pairs):
+            raise BadInput("report: predictions are probabilities, from 0 to 1")
+        top = sorted(pairs, key=lambda pair: -pair[1])[:5]
+        shares.append(
+            [Share(label, f"{100 * p:.1f} %", round(100 * min(max(p, 0.0), 1.0), 1)) for label, p in top]
+        )
+    return shares
+
+
+def _pairs(prediction: Any, labels: Sequence[str] | None) -> list[tuple[str, float]]:
+    if isinstance(prediction, (list, tuple)) and all(isinstance(each, (list, tuple)) for each in prediction):
+        return [(str(label), float(probability)) for label, probability in prediction]
+    row = to_numpy(prediction).astype(np.float64)
+    if row.ndim != 1 or (labels is not None and len(labels) != len(row)):
+        known = "" if labels is None else f" for {len(labels)} labels"
+        raise BadInput(
+            f"report: predictions are [B, classes] or (label, probability) pairs; got {row.shape}{known}"
+        )
+    names = labels if labels is not None else [f"class {index}" for index in range(len(row))]
+    return [(str(name), float(probability)) for name, probability in zip(names, row, strict=True)]
+
+
+def _example(
+    place: int, group: Sequence[tuple[str, Attribution]], bars: list[Share], labels: Sequence[str] | None
+) -> Example:
+    anchor = f"example-{place + 1}"
+    first = group[0][1]
+    name = first.settings.get("input")
+    pictures = [result.picture[0] for _, result in group if result.picture is not None]
+    targets = dict.fromkeys(figures.target_text(result, 0, labels) for _, result in group)
+    answer = f"{bars[0].label}, {bars[0].text}" if bars else ""
+    return Example(
+        anchor=anchor,
+        heading=f"Example {place + 1}{f': {name}' if name else ''}",
+        answer=answer,
+        target="; ".join(targets),
+        picture=_input_image(pictures[0], name) if pictures else None,
+        bars=bars,
+        cards=[_card(f"{anchor}-{i + 1}", each, result, labels) for i, (each, result) in enumerate(group)],
+    )
+
+
+def _summary(
+    named: Sequence[tuple[str, Attribution]],
+    groups: Sequence[Sequence[tuple[str, Attribution]]],
+    examples: Sequence[Example],
+) -> list[Line]:
+    seconds: dict[str, float] = {}
+    for name, result in named:
+        if result.settings.get("seconds") is not None:
+            seconds[name] = seconds.get(name, 0.0) + float(result.settings["seconds"])
+    found: dict[str, list[tuple[Attribution, Card]]] = {}
+    for group, example in zip(groups, examples, strict=True):
+        for (name, result), card in zip(group, example.cards, strict=True):
+            found.setdefault(name, []).append((result, card))
+    return [
+        _line([each for each, _ in parts], parts[0][1], seconds.get(name)) for name, parts in found.items()
+    ]
+
+
+def _line(results: Sequence[Attribution], card: Card, seconds: float | None) -> Line:
+    def column(name: str) -> list[Any]:
+        entries = (figures.at_row(getattr(result, name), 0) for result in results)
+        return [entry for entry in entries if entry is not None]
+
+    evaluations, residuals, errors, converged = map(column, ("evaluations", "residual", "error", "converged"))
+    residual = residuals[0] if len(residuals) == 1 else max(map(abs, residuals), default=None)
+    return Line(
+        name=card.name,
+        anchor=card.anchor,
+        evaluations=f"{np.mean(evaluations):,.0f}" if evaluations else "—",
+        residual="—" if residual is None else number(residual),
+        error=percent(max(errors)) if errors else "—",
+        converged=("yes" if all(converged) else "no") if converged else "—",
+        seconds="—" if seconds is None else number(seconds),
+    )
+
+
+# ---- cards -------------------------------------------------------------------------------------------------
+
+
+def _card(anchor: str, name: str, result: Attribution, labels: Sequence[str] | None) -> Card:
+    record = _record(result.method)
+    settings = [
+        (str(key), str(value)) for key, value in result.settings.items() if key not in SHOWN_ELSEWHERE
+    ]
+    label = written(name)
+    if written(result.method) not in label:
+        label = f"{label} ({written(result.method)})"
+    return Card(
+        name=label,
+        anchor=anchor,
+        summary=str(getattr(record, "summary", "") or ""),
+        equation=str(getattr(record, "equation", "") or ""),
+        citation=str(getattr(record, "citation", "") or ""),
+        images=_images(result, label),
+        numbers=[("target", figures.target_text(result, 0, labels)), *figures.numbers(result, 0).items()],
+        trace=None if result.trace is None else _uri(view.png(figures.trace_figure(result.trace)), "png"),
+        notes=[str(note) for note in result.notes],
+        settings=[(key, text) for key, text in settings if text != "None"],
+        code="\n".join(str(result.settings[key]) for key in ("command", "code") if result.settings.get(key)),
+    )
+
+
+def _record(method: str) -> Any:
+    """Return the registry's record of a method, or None where it has none."""
+    from whence.registry import methods
+
+    return methods().get(method)
+
+
+def _images(result: Attribution, name: str) -> list[Image]:
+    """Return the heat map and, where there is a picture, the overlay; or bars of values without two axes."""
+    map = view._finite(result.heatmap())[0]
+    if map.ndim != 2:
+        return [
+            Image(_uri(view.png(figures.figure(result)), "png"), f"Shares by {name}", "The largest shares.")
+        ]
+    limit, signed = view.colour_scale(map), view.is_signed(map)
+    square = min(map.shape) < view.TINY
+    bar = replace(_legend(signed), low=number(-limit) if signed else "0", high=number(limit))
+    text = scale_text(map)
+    heat = Image(
+        _drawing(view.colour(map, limit, signed=signed)),
+        f"Heat map of {name}",
+        f"Heat map; {text}.",
+        square,
+        bar,
+    )
+    if result.picture is None:
+        return [heat]
+    picture = result.picture[0]
+    words = f"Overlay; {figures.overlay_text(map, picture.shape)}."
+    return [heat, Image(_photograph(view.overlay(picture, map)), f"Overlay of {name}", words, square)]
+
+
+def _input_image(picture: UInt8[np.ndarray, "h w c"], name: Any) -> Image:
+    height, width = picture.shape[:2]
+    caption = f"{f'{name}, ' if name else ''}{width} × {height} pixels, as the maps see it."
+    return Image(_photograph(picture), "The input", caption, min(height, width) < view.TINY)
+
+
+def _legend(signed: bool) -> Bar:
+    strip = _uri(view.png(view.colours(signed)[None]), "png")
+    if signed:
+        return Bar(strip, "against", "towards", "0")
+    return Bar(strip, "no part", "large part")
+
+
+# ---- bytes -------------------------------------------------------------------------------------------------
+
+
+def _drawing(picture: UInt8[np.ndarray, "h w 3"]) -> str:
+    """Return a map in colour as a PNG: never a JPEG, whose colours bleed from pixel to pixel."""
+    return _uri(view.png(_fitted(view.magnify(picture))), "png")
+
+
+def _photograph(picture: UInt8[np.ndarray, "h w c"]) -> str:
+    """Return a picture as a PNG or a JPEG, whichever is smaller; small ones as a PNG."""
+    from PIL import Image as Pillow
+
+    fitted = _fitted(view.magnify(picture))
+    lossless = view.png(fitted)
+    if min(picture.shape[:2]) < view.TINY:
+        return _uri(lossless, "png")
+    buffer = io.BytesIO()
+    Pillow.fromarray(fitted.squeeze(2) if fitted.shape[2] == 1 else fitted).save(buffer, "JPEG", quality=88)
+    packed = buffer.getvalue()
+    return _uri(packed, "jpeg") if len(packed) < len(lossless) else _uri(lossless, "png")
+
+
+def _fitted(picture: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "height width c"]:
+    """Return the picture with its longer side at most `LARGEST` pixels."""
+    from PIL import Image as Pillow
+
+    height, width = picture.shape[:2]
+    factor = LARGEST / max(height, width)
+    if factor >= 1:
+        return picture
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    drawn = Pillow.fromarray(picture.squeeze(2) if picture.shape[2] == 1 else picture)
+    return np.asarray(drawn.resize(size, Pillow.Resampling.BOX)).reshape(size[1], size[0], -1)
+
+
+def _uri(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
