@@ -56,7 +56,7 @@ _HOMES = {
 _MODULES = ("baseline", "data", "path", "quadrature", "target", "view", "zoo")
 _home_of = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = ["__version__", *_home_of, *_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = ["__version__", *_home_of, *_MODULES]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

@@ -86,7 +86,9 @@ class Attribution:
         def pick(array: Any) -> Any:
             return array[:, index]
 
-        picked: dict[str, Any] = {name: _map(getattr(self, name), pick) for name in ("values", "standard_error")}
+        picked: dict[str, Any] = {
+            name: _map(getattr(self, name), pick) for name in ("values", "standard_error")
+        }
         for name in ("output", "baseline_output", "residual", "error", "converged"):
             picked[name] = _map(getattr(self, name), pick)
         trace = self.trace
@@ -118,7 +120,7 @@ class Attribution:
         from whence import view
 
         if self.every_class:
-            raise BadInput('heatmap: this result holds every class; take one with .for_class(index)')
+            raise BadInput("heatmap: this result holds every class; take one with .for_class(index)")
         values = _first(self.numpy()).astype(np.float64)
         maps = view.reduce_channels(values, self.channel_axis, reduce)
         if self.picture is not None and maps.ndim == 3 and maps.shape[1:] != self.picture.shape[1:3]:
@@ -180,7 +182,7 @@ class Attribution:
         }  # fmt: skip
         arrays["header"] = np.array(json.dumps(header, default=str))
         with write_atomically(path) as handle:
-            np.savez_compressed(handle, **arrays)
+            np.savez_compressed(handle, allow_pickle=False, **arrays)
         return path
 
 

@@ -106,7 +106,7 @@ class Uniform:
 
         def noise(leaf: Array) -> Array:
             low, high = limits(problem, leaf, self.low, self.high)
-            return low + (high - low) * problem.ops.like(generator.random(leaf.shape[1:])[None], leaf)
+            return leaf * 0 + low + (high - low) * problem.ops.like(generator.random(leaf.shape[1:])[None], leaf)
 
         return tuple(noise(leaf) for leaf in problem.inputs)
 
@@ -145,7 +145,8 @@ class DataSet:
         rows = self.leaves(problem)
         order = self.order(problem, self.draws)
         return tuple(
-            leaf * 0 + problem.ops.take(row, order[draw : draw + 1]) for row, leaf in zip(rows, problem.inputs, strict=True)
+            leaf * 0 + problem.ops.take(row, order[draw : draw + 1])
+            for row, leaf in zip(rows, problem.inputs, strict=True)
         )
 
     def leaves(self, problem: Problem) -> Leaves:
@@ -314,10 +315,14 @@ def _first(rows: Any) -> Any:
 
 
 def _as_leaves(given: Any, problem: Problem) -> Leaves:
-    parts: Sequence[Any] = list(given.values()) if isinstance(given, dict) else given if isinstance(given, tuple) else [given]
+    parts: Sequence[Any] = (
+        list(given.values()) if isinstance(given, dict) else given if isinstance(given, tuple) else [given]
+    )
     present = [part for part in parts if part is not None]
     if len(present) != len(problem.inputs):
-        raise BadInput(f"the baseline has {len(present)} arrays and the inputs {len(problem.inputs)}; give one for each")
+        raise BadInput(
+            f"the baseline has {len(present)} arrays and the inputs {len(problem.inputs)}; give one for each"
+        )
     return tuple(problem.native(part, leaf) for part, leaf in zip(present, problem.inputs, strict=True))
 
 
@@ -330,6 +335,10 @@ def _fitted(array: Array, leaf: Array, problem: Problem) -> Array:
     if len(shape) == leaf.ndim and shape[0] == problem.run.batch and shape[1:] == tuple(leaf.shape[1:]):
         # A sampler repeats rows: each copy keeps its own example's baseline.
         return problem.ops.take(array, problem.rows)
-    if len(shape) <= leaf.ndim and all(a in (1, b) for a, b in zip(shape[::-1], leaf.shape[::-1], strict=False)):
+    if len(shape) <= leaf.ndim and all(
+        a in (1, b) for a, b in zip(shape[::-1], leaf.shape[::-1], strict=False)
+    ):
         return leaf * 0 + array
-    raise BadInput(f"the baseline has shape {shape} and the input {tuple(leaf.shape)}; give the input's, or one example's")
+    raise BadInput(
+        f"the baseline has shape {shape} and the input {tuple(leaf.shape)}; give the input's, or one example's"
+    )

@@ -54,14 +54,18 @@ class _Search:
     def __init__(self, problem: Problem, other: int | None) -> None:
         raw = problem.at_inputs(Resolved(lambda y, rows: y, "all", "every class", every_class=True))
         if raw.output.ndim != 2 or raw.output.shape[1] < 2:
-            raise Refused("baseline boundary needs a model with an output [batch, classes] of at least two classes")
+            raise Refused(
+                "baseline boundary needs a model with an output [batch, classes] of at least two classes"
+            )
         order = np.argsort(-raw.output, axis=1)
         self.problem, self.raw, self.ops = problem, raw, problem.ops
         self.top = order[:, 0]
         self.rivals = order[:, 1 : RIVALS + 1]
         if other is not None:
             if not 0 <= other < raw.output.shape[1]:
-                raise Refused(f"baseline boundary: class {other} is out of range; the model has {raw.output.shape[1]}")
+                raise Refused(
+                    f"baseline boundary: class {other} is out of range; the model has {raw.output.shape[1]}"
+                )
             self.rivals = np.where(self.top == other, order[:, 1], other)[:, None]
 
     def _margin(self, rank: int) -> Problem:
@@ -92,7 +96,9 @@ class _Search:
                 length = np.where(squared > 0, np.maximum(margin, 1e-6) / squared, 0.0)
             nearer = (distance < best) & ~crossed
             best = np.where(nearer, distance, best)
-            scale = [ops.like((OVERSHOOT * length).reshape(-1, *(1,) * (leaf.ndim - 1)), leaf) for leaf in here]
+            scale = [
+                ops.like((OVERSHOOT * length).reshape(-1, *(1,) * (leaf.ndim - 1)), leaf) for leaf in here
+            ]
             chosen = [ops.like(nearer.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf) for leaf in here]
             moves = zip(chosen, scale, gradient, move, strict=True)
             move = tuple(ops.where(use, -size * g, old) for use, size, g, old in moves)
@@ -116,6 +122,4 @@ class _Search:
 
     def _between(self, beyond: Leaves, part: np.ndarray) -> Leaves:
         pairs = zip(self.problem.inputs, beyond, strict=True)
-        return tuple(
-            x + (b - x) * self.ops.like(part.reshape(-1, *(1,) * (x.ndim - 1)), x) for x, b in pairs
-        )
+        return tuple(x + (b - x) * self.ops.like(part.reshape(-1, *(1,) * (x.ndim - 1)), x) for x, b in pairs)

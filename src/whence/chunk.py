@@ -73,7 +73,9 @@ class Chunks:
 
     def _halve(self, rows: int, problem: BaseException) -> None:
         if rows <= 1:
-            raise WorkFailed("a single example does not fit into memory; use a smaller input or model") from problem
+            raise WorkFailed(
+                "a single example does not fit into memory; use a smaller input or model"
+            ) from problem
         self.size = self.ceiling = max(1, rows // 2)
         self.settled = True
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -15,9 +15,9 @@ import numpy as np
 from whence import pixels
 from whence import target as targets
 from whence.attribution import Attribution
-from whence.backends import Backend, Leaves, Session, resolve
+from whence.backends import Backend, Leaves, resolve
 from whence.chunk import chunks_for
-from whence.errors import BadInput, Refused, UnsupportedByBackend, WhenceError
+from whence.errors import BadInput, Refused, UnsupportedByBackend
 from whence.problem import Problem, Run
 from whence.progress import Progress
 from whence.registry import Method, build, methods, name_of
@@ -119,7 +119,12 @@ class Comparison(Mapping[str, Attribution]):
 
 
 def compare(
-    model: Any, inputs: Any, methods_: Sequence[str | Method] | None = None, *, background: Any = None, **options: Any
+    model: Any,
+    inputs: Any,
+    methods_: Sequence[str | Method] | None = None,
+    *,
+    background: Any = None,
+    **options: Any,
 ) -> Comparison:
     """Explain the same inputs by several methods (None: all that work here), each with its defaults.
 
@@ -145,7 +150,9 @@ def compare(
                 raise
             skipped[name] = str(problem)
     if not results:
-        raise Refused("no method can explain this model: " + "; ".join(f"{k}: {v}" for k, v in skipped.items()))
+        raise Refused(
+            "no method can explain this model: " + "; ".join(f"{k}: {v}" for k, v in skipped.items())
+        )
     return Comparison(results, skipped)
 
 
@@ -192,15 +199,23 @@ def _check_options(on_unknown: str, chunk: int | None, seed: int) -> None:
 def _asked(
     model: Any, inputs: Any, target: Any, at: Layer | None, kwargs: Mapping[str, Any] | None, output: Any,
     preprocess: Any, seed: int, chunk: int | None, progress: bool,
-) -> Iterator[_Question]:  # fmt: skip
+) -> Generator[_Question]:  # fmt: skip
     given = pixels.read(inputs) if preprocess is not None else inputs
     structure, arrays = unpack(given)
     backend = resolve(model, given)
     leaves = tuple(backend.prepare(model, array) for array in arrays)
     batch = _checked_batch(structure, leaves, backend)
     _check_site(structure, leaves, backend, at)
-    last = pixels.channels_last(tuple(leaves[0].shape)) if preprocess is not None or not backend.differentiable else False
-    key = (tuple((tuple(leaf.shape[1:]), str(leaf.dtype)) for leaf in leaves), at, target == "all" if isinstance(target, str) else None)
+    last = (
+        pixels.channels_last(tuple(leaves[0].shape))
+        if preprocess is not None or not backend.differentiable
+        else False
+    )
+    key = (
+        tuple((tuple(leaf.shape[1:]), str(leaf.dtype)) for leaf in leaves),
+        at,
+        target == "all" if isinstance(target, str) else None,
+    )
     with backend.session(model, seed) as session:
         run = Run(
             backend, session, structure, chunks_for(model, key, chunk), batch, dict(kwargs or {}), output, preprocess,
@@ -208,18 +223,30 @@ def _asked(
             pixels.read if preprocess is not None else None, list(session.notes()), Progress(progress),
         )  # fmt: skip
         try:
-            yield _fitted(run, leaves, at, target, model, isinstance(arrays[0], np.ndarray) or preprocess is not None and not backend.ops.is_array(arrays[0]))
+            yield _fitted(
+                run,
+                leaves,
+                at,
+                target,
+                model,
+                isinstance(arrays[0], np.ndarray)
+                or (preprocess is not None and not backend.ops.is_array(arrays[0])),
+            )
         finally:
             run.progress.close()
 
 
-def _fitted(run: Run, leaves: Leaves, at: Layer | None, target: Any, model: Any, was_numpy: bool) -> _Question:
+def _fitted(
+    run: Run, leaves: Leaves, at: Layer | None, target: Any, model: Any, was_numpy: bool
+) -> _Question:
     """Run the model once: to fit the target to its output, and to see whether it can be trusted to repeat itself."""
     every = np.arange(run.batch)
     raw = Problem(run, leaves, every)
     outputs = raw.native_value(leaves)
     if not run.backend.ops.is_finite(outputs):
-        raise BadInput("the model's output is NaN or infinite for these inputs; mend the model or the inputs first")
+        raise BadInput(
+            "the model's output is NaN or infinite for these inputs; mend the model or the inputs first"
+        )
     _note_unsteadiness(raw, outputs)
     if run.neuron is None:
         resolved = targets.resolve(target, outputs, run.backend.ops)
@@ -255,19 +282,25 @@ def _note_unsteadiness(raw: Problem, outputs: Any) -> None:
             "that noise (is dropout left on?)"
         )
     else:
-        run.note("the model mixes the examples of a batch: explain them one at a time for answers of their own")
+        run.note(
+            "the model mixes the examples of a batch: explain them one at a time for answers of their own"
+        )
 
 
 def _checked_batch(structure: Structure, leaves: Leaves, backend: Backend) -> int:
     for number, leaf in enumerate(leaves):
         name = structure.name(number)
         if leaf.ndim == 0 or leaf.shape[0] == 0:
-            raise BadInput(f"{name} has shape {tuple(leaf.shape)}; axis 0 is the batch and holds at least one example")
+            raise BadInput(
+                f"{name} has shape {tuple(leaf.shape)}; axis 0 is the batch and holds at least one example"
+            )
         if not backend.ops.is_finite(leaf):
             raise BadInput(f"{name} holds NaN or infinity; clean it first: no share can be given to it")
     sizes = {int(leaf.shape[0]) for leaf in leaves}
     if len(sizes) > 1:
-        raise BadInput(f"the inputs' batches differ: {sorted(sizes)}; axis 0 of every input is the same batch")
+        raise BadInput(
+            f"the inputs' batches differ: {sorted(sizes)}; axis 0 of every input is the same batch"
+        )
     return sizes.pop()
 
 
@@ -279,8 +312,8 @@ def _check_site(structure: Structure, leaves: Leaves, backend: Backend, at: Any)
     for number, leaf in enumerate(leaves):
         if not backend.ops.is_float(leaf):
             raise BadInput(
-                f"{structure.name(number)} is {leaf.dtype}: whole numbers have no gradient; explain what they are turned "
-                'into, such as at=whence.layer("embedding"), or pass floats (pictures: preprocess=whence.Preprocess())'
+                f"{structure.name(number)} is {leaf.dtype}: whole numbers have no gradient; explain what they become "
+                'inside, such as at=whence.layer("embedding"), or pass floats (pictures: preprocess=whence.Preprocess())'
             )
 
 
@@ -338,7 +371,9 @@ def _settings(question: _Question, method: Method, seconds: float) -> dict[str, 
     problem = question.problem
     run = problem.run
     return {
-        "model": type(question.model).__name__ if not hasattr(question.model, "__name__") else question.model.__name__,
+        "model": type(question.model).__name__
+        if not hasattr(question.model, "__name__")
+        else question.model.__name__,
         "method": repr(method),
         "target": question.description,
         "at": None if problem.site is None else repr(problem.site),

@@ -177,7 +177,8 @@ def overlay_text(map: Num[np.ndarray, "h w"], size: Sequence[int], smooth: float
     sigma = view.smoothing(size, smooth)
     over = f", averaged over a neighbourhood (σ = {number(sigma, 2)} pixels)" if sigma else ""
     sides = "red or blue: the side that prevails" if sigma else "red: for the target, blue: against"
-    return f"the stronger the colour, the larger |map|{over}; {sides if view.is_signed(map) else 'purple: no negative values'}"
+    sides = sides if view.is_signed(map) else "purple: no negative values"
+    return f"the stronger the colour, the larger |map|{over}; {sides}"
 
 
 # ---- one result --------------------------------------------------------------------------------------------
@@ -193,7 +194,7 @@ def figure(result: Attribution, reduce: Reduce = "sum") -> Figure:
     """
     from matplotlib.figure import Figure
 
-    maps = view._finite(result.heatmap(reduce))
+    maps = finite_maps(result, reduce)
     rows = min(len(maps), MOST_ROWS)
     # Inches, laid out by hand: an automatic layout lets the titles run into square pictures.
     body = PANEL + 0.9 if maps.ndim == 3 else 0.7 + 0.24 * min(MOST_BARS, maps[0].size)
@@ -202,7 +203,8 @@ def figure(result: Attribution, reduce: Reduce = "sum") -> Figure:
     for row in range(rows):
         top = row * height
         output = number(at_row(result.output, row), 4)
-        title = f"{written(result.method)}  ·  target: {target_text(result, row)}  ·  output: {output}"
+        words = (written(result.method), f"target: {target_text(result, row)}", f"output:\u00a0{output}")
+        title = "  ·  ".join(words)
         _text(whole, top + 0.12, _wrapped(title, width * 0.75), fontsize=12, fontweight="bold")
         _draw_row(whole, top + 0.8, body, result, maps[row], row)
         below = _wrapped(sentence(result, row), width)
@@ -210,6 +212,21 @@ def figure(result: Attribution, reduce: Reduce = "sum") -> Figure:
             below += f"\n{rows} of {len(maps)} examples are shown"
         _text(whole, top + 0.85 + body, below, fontsize=9, color="0.25")
     return whole
+
+
+def bar_figure(values: Float[np.ndarray, "*shape"], names: Sequence[str] | None = None) -> Figure:
+    """Draw one example's 20 largest values as horizontal bars, by the features' names where given."""
+    from matplotlib.figure import Figure
+
+    whole = Figure(figsize=(5.6, 0.9 + 0.24 * min(MOST_BARS, values.size)), layout="constrained")
+    _draw_bars(whole.subplots(), values, names)
+    return whole
+
+
+def finite_maps(result: Attribution, reduce: Reduce) -> Float[np.ndarray, "batch ..."]:
+    """Return the heat maps, or at least one value an example, checked to be finite."""
+    maps = view.finite(result.heatmap(reduce))
+    return maps[:, None] if maps.ndim == 1 else maps
 
 
 def _text(whole: Figure, top: float, text: str, **style: Any) -> None:
@@ -311,7 +328,7 @@ def _colour_map(signed: bool) -> ListedColormap:
 
 def _draw_bars(axes: Any, values: Float[np.ndarray, "*shape"], names: Sequence[str] | None = None) -> None:
     """Draw the largest values as horizontal bars, largest on top, and say what was left out."""
-    flat = view._finite(values).ravel()
+    flat = values.ravel()
     order = np.argsort(-np.abs(flat), kind="stable")[:MOST_BARS]
     shown = flat[order]
     axes.barh(np.arange(len(order)), shown, color=_bar_colours(flat)[order])
@@ -332,7 +349,7 @@ def _draw_bars(axes: Any, values: Float[np.ndarray, "*shape"], names: Sequence[s
     text = "share of the output" if view.is_signed(flat) else "share (no negative values)"
     if flat.size > len(order):
         rest = number(flat.sum() - shown.sum())
-        text += f"; the {len(order)} largest of {flat.size:,} features, the others sum to {rest}"
+        text += f"\nthe {len(order)} largest of {flat.size:,} features; the others sum to {rest}"
     axes.set_xlabel(text, fontsize=9)
 
 
@@ -408,10 +425,10 @@ def _shape(panels: int, most: int) -> tuple[int, int]:
 
 
 def _row_map(result: Attribution, row: int, reduce: Reduce) -> Float[np.ndarray, "*shape"]:
-    maps = result.heatmap(reduce)
+    maps = finite_maps(result, reduce)
     if not -len(maps) <= row < len(maps):
         raise BadInput(f"row {row}: the result of {result.method} holds {len(maps)} examples")
-    return view._finite(maps[row])
+    return maps[row]
 
 
 def _short_scale(map: Num[np.ndarray, "*shape"]) -> str:

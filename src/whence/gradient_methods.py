@@ -50,7 +50,12 @@ class Saliency(Method):
         return _gradient_shares(problem, lambda g, x: abs(g) if self.absolute else g)
 
 
-@register("sensitivity", "A = (∇f(x))²", "Zurada, Malinowski, Cloete 1994, ISCAS; Gevrey et al. 2003", needs=("values",))
+@register(
+    "sensitivity",
+    "A = (∇f(x))²",
+    "Zurada, Malinowski, Cloete 1994, ISCAS; Gevrey et al. 2003",
+    needs=("values",),
+)
 @dataclass(frozen=True)
 class Sensitivity(Method):
     """The squared gradient; for black boxes by central differences, the one gradient method that works on them.
@@ -64,7 +69,9 @@ class Sensitivity(Method):
 
     def attribute(self, problem: Problem) -> Shares:
         if self.step is not None and self.step <= 0:
-            raise BadInput(f"sensitivity: step is {self.step}; it is above 0, such as 0.01 of the input's range")
+            raise BadInput(
+                f"sensitivity: step is {self.step}; it is above 0, such as 0.01 of the input's range"
+            )
         if problem.run.backend.differentiable and self.step is None:
             return _gradient_shares(problem, lambda g, x: g * g)
         return squared_differences(problem, 0.01 if self.step is None else self.step)
@@ -88,7 +95,7 @@ class InputXGradient(Method):
 )
 @dataclass(frozen=True)
 class IntegratedGradients(Method):
-    """The gradient averaged along a path from a baseline to the input, times the way: the shares add up to f(x) − f(x').
+    """The gradient averaged along a path from a baseline to the input, times the way: its shares sum to f(x) − f(x').
 
     Attributes:
         baseline: what "absent" means; None is black for pictures in pixels, else 0; several are averaged.
@@ -155,7 +162,9 @@ def _masked(problem: Problem, mask: Any, start: Array, x: Array) -> Array:
     try:
         return problem.ops.where(mask, start + x * 0, x)
     except (RuntimeError, ValueError):
-        raise BadInput(f"where has shape {tuple(mask.shape)}, which does not fit the input {tuple(x.shape)}") from None
+        raise BadInput(
+            f"where has shape {tuple(mask.shape)}, which does not fit the input {tuple(x.shape)}"
+        ) from None
 
 
 def _normalized(problem: Problem) -> Problem:
@@ -231,7 +240,9 @@ class ExpectedGradients(Method):
         if self.baseline is None:
             raise Refused("expected_gradients needs a background: baseline=whence.baseline.dataset(rows)")
         if self.samples < 2:
-            raise BadInput(f"expected_gradients: samples is {self.samples}; a standard error needs at least 2")
+            raise BadInput(
+                f"expected_gradients: samples is {self.samples}; a standard error needs at least 2"
+            )
         data = self.baseline if hasattr(self.baseline, "start") else DataSet(self.baseline)
         inputs = _drawn(problem, data, self.samples)
         count = len(inputs[0])
@@ -337,7 +348,9 @@ class _Sampler(Method):
         if self.samples < 2:
             raise BadInput(f"{type(self).__name__}: samples is {self.samples}; at least 2 are needed")
         if not self.noise >= 0:
-            raise BadInput(f"{type(self).__name__}: noise is {self.noise}; it is relative to the range, at least 0")
+            raise BadInput(
+                f"{type(self).__name__}: noise is {self.noise}; it is relative to the range, at least 0"
+            )
 
 
 @register(

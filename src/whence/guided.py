@@ -42,7 +42,7 @@ def integrate(problem: Problem, start: Leaves, path: Guided, accuracy: Accuracy)
         if (error <= accuracy.rtol).all():
             break
     known = np.isfinite(error).all()
-    converged = (error <= accuracy.rtol).reshape(len(problem.rows), -1).all(1)
+    converged = np.asarray((error <= accuracy.rtol).reshape(len(problem.rows), -1).all(1))
     evaluations = np.full(len(problem.rows), spent)
     return Shares(coarse.values, evaluations, error if known else None, None, converged, trace=coarse.trace)
 
@@ -70,8 +70,15 @@ def _walk(problem: Problem, start: Leaves, path: Guided, steps: int) -> Shares:
 
 
 def _move(
-    ops: Operations, here: Array, origin: Array, goal: Array, gradient: Array, total: Array, progress: float, path: Guided,
-) -> Array:  # fmt: skip
+    ops: Operations,
+    here: Array,
+    origin: Array,
+    goal: Array,
+    gradient: Array,
+    total: Array,
+    progress: float,
+    path: Guided,
+) -> Array:
     """Return the next points [n, d]: features with the smallest |gradient| move until the L1 distance is right.
 
     After the step `progress` of the way has been gone, in L1 distance. No feature may stray further from its place
@@ -103,7 +110,9 @@ def _differences(ops: Operations, cumulative: Array) -> Array:
     return ops.concatenate([first, cumulative[:, 1:] - cumulative[:, :-1]], axis=1)
 
 
-def _gradients(problem: Problem, leaves: Leaves, index: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, Array]:
+def _gradients(
+    problem: Problem, leaves: Leaves, index: np.ndarray, column: np.ndarray
+) -> tuple[np.ndarray, Array]:
     """Return f and the flattened gradients of the walkers, each for its own class."""
     ops, every = problem.ops, problem.every_class
     y = np.zeros(len(index))
@@ -125,7 +134,9 @@ def _gradients(problem: Problem, leaves: Leaves, index: np.ndarray, column: np.n
     problem.run.chunks.run(problem.run.backend, len(index), chunk)
     gradient = ops.concatenate([parts[first] for first in sorted(parts)])
     if not (np.isfinite(y).all() and ops.is_finite(gradient)):
-        raise Refused("the model's output or gradient is not finite on the guided path; choose another baseline")
+        raise Refused(
+            "the model's output or gradient is not finite on the guided path; choose another baseline"
+        )
     return y, gradient
 
 

@@ -86,7 +86,9 @@ class _Spread(_Sums):
         count = (weights > 0).sum(1).astype(np.float64)
         mean = (belongs @ flat) / ops.like(count[:, None], flat)
         centred = flat - ops.take(mean, position)
-        self.running.merge(ops, rows, count, mean.reshape(shape), (belongs @ (centred * centred)).reshape(shape))
+        self.running.merge(
+            ops, rows, count, mean.reshape(shape), (belongs @ (centred * centred)).reshape(shape)
+        )
 
 
 @dataclass
@@ -129,7 +131,12 @@ def integrate(problem: Problem, points: Points, accuracy: Accuracy, draw: int = 
 
 
 def _sweep(
-    problem: Problem, points: Points, level: Level, active: Int[np.ndarray, "active"], first_node: int, random: bool
+    problem: Problem,
+    points: Points,
+    level: Level,
+    active: Int[np.ndarray, active],
+    first_node: int,
+    random: bool,
 ) -> _Sweep:
     """Visit every (active example, node) pair, example by example, in chunks."""
     count, nodes = len(active), len(level.nodes)
@@ -170,7 +177,8 @@ def _require_finite(sweep: _Sweep, level: Level, examples: np.ndarray) -> None:
         if len(wrong):
             row, node = wrong[0][:2]
             raise Refused(
-                f"the model's {name} is not finite at α = {level.nodes[node]:.6g} on the path of example {examples[row]}; "
+                f"the model's {name} is not finite at α = {level.nodes[node]:.6g} on the path of example "
+                f"{examples[row]}; "
                 "its attribution is undefined: choose another baseline, or mend the model there"
             )
 
@@ -245,7 +253,9 @@ class _State:
 
     def _deviations(self) -> list[Array]:
         """Return the standard error of each value."""
-        return [each.running.error_of_mean(self.problem.ops) for each in self.sums if isinstance(each, _Spread)]
+        return [
+            each.running.error_of_mean(self.problem.ops) for each in self.sums if isinstance(each, _Spread)
+        ]
 
     def shares(self) -> Shares:
         """Return the finished integrals."""
@@ -267,7 +277,7 @@ class _State:
         return Trace(nodes=np.where(np.isnan(parts["weights"]), np.nan, spread), **parts)
 
 
-def _relative(error: Float[np.ndarray, "..."], size: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+def _relative(error: Float[np.ndarray, ...], size: Float[np.ndarray, ...]) -> Float[np.ndarray, ...]:
     """Return error / size, and zero where both vanish: an input equal to its baseline has an exact answer."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(error == 0, 0.0, error / size)

@@ -61,11 +61,13 @@ class Moments:
 class Running:
     """Mean and sum of squared deviations of each row's contributions, where rows may have seen different counts."""
 
-    count: Float[np.ndarray, "rows"]
+    count: Float[np.ndarray, rows]
     mean: Array
     squares: Array
 
-    def merge(self, ops: Operations, rows: slice | np.ndarray, count: np.ndarray, mean: Array, squares: Array) -> None:
+    def merge(
+        self, ops: Operations, rows: slice | np.ndarray, count: np.ndarray, mean: Array, squares: Array
+    ) -> None:
         """Fold another group's moments into some rows (Chan, Golub, LeVeque 1979)."""
         before = self.count[rows]
         total = before + count

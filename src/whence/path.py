@@ -1,4 +1,4 @@
-"""Paths from a baseline to the input. A path gives points and velocities; a guided one moves as it is told gradients."""
+"""Paths from a baseline to the input: points and velocities; a guided one is told gradients as it moves."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ class Straight:
         def points(alpha: Nodes, index: np.ndarray, node: np.ndarray) -> tuple[Leaves, Leaves]:
             velocity = tuple(ops.take(step, index) for step in steps)
             begin = (ops.take(leaf, index) for leaf in start)
-            return tuple(b + _per_row(alpha, v, ops) * v for b, v in zip(begin, velocity, strict=True)), velocity
+            return tuple(
+                b + _per_row(alpha, v, ops) * v for b, v in zip(begin, velocity, strict=True)
+            ), velocity
 
         return points
 
@@ -84,7 +86,10 @@ class Blur:
     def between(self, problem: Problem, start: Leaves, draw: int) -> Points:
         ops = problem.ops
         axes = [problem.spatial_axes(leaf) for leaf in problem.point]
-        bases = [[_cosine_basis(leaf.shape[axis]) for axis in pair] for leaf, pair in zip(problem.point, axes, strict=True)]
+        bases = [
+            [_cosine_basis(leaf.shape[axis]) for axis in pair]
+            for leaf, pair in zip(problem.point, axes, strict=True)
+        ]
         spectra = tuple(
             _along(ops, leaf, pair, [matrix for matrix, _ in both])
             for leaf, pair, both in zip(problem.point, axes, bases, strict=True)
@@ -171,7 +176,9 @@ class FromData:
             inputs = tuple(ops.take(leaf, index) for leaf in problem.point)
             begin = tuple(ops.take(leaf, self.order[node]) for leaf in self.rows)
             velocity = tuple(x - b for x, b in zip(inputs, begin, strict=True))
-            return tuple(b + _per_row(alpha, v, ops) * v for b, v in zip(begin, velocity, strict=True)), velocity
+            return tuple(
+                b + _per_row(alpha, v, ops) * v for b, v in zip(begin, velocity, strict=True)
+            ), velocity
 
         return points
 
@@ -192,7 +199,9 @@ class Guided:
         return baseline
 
     def between(self, problem: Problem, start: Leaves, draw: int) -> Points:
-        raise BadInput("a guided path is not known in advance; use it with whence.GuidedIntegratedGradients or path=")
+        raise BadInput(
+            "a guided path is not known in advance; use it with whence.GuidedIntegratedGradients or path="
+        )
 
 
 def straight() -> Straight:

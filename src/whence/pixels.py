@@ -26,7 +26,9 @@ def read(pictures: Any) -> Any:
     if not hasattr(pictures, "dtype"):
         raise BadInput(f"with preprocess the inputs are pictures; this is a {type(pictures).__name__}")
     if pictures.ndim not in (3, 4):
-        raise BadInput(f"with preprocess the inputs are pictures [B, H, W, C] or [B, H, W]; this is {tuple(pictures.shape)}")
+        raise BadInput(
+            f"with preprocess the inputs are pictures [B, H, W, C] or [B, H, W]; this is {tuple(pictures.shape)}"
+        )
     kind = str(pictures.dtype).removeprefix("torch.")
     if kind.startswith("float") or kind == "bfloat16":
         low, high = float(pictures.min()), float(pictures.max())
@@ -43,14 +45,16 @@ def read(pictures: Any) -> Any:
 
 def channels_last(shape: tuple[int, ...]) -> bool:
     """Tell whether a batch of pictures has its channels last; [B, H, W] counts as last."""
-    return len(shape) == 3 or (len(shape) == 4 and shape[-1] in CHANNELS and shape[1] not in CHANNELS) or (
-        len(shape) == 4 and shape[-1] in CHANNELS and shape[1] not in (1, 3)
+    return (
+        len(shape) == 3
+        or (len(shape) == 4 and shape[-1] in CHANNELS and shape[1] not in CHANNELS)
+        or (len(shape) == 4 and shape[-1] in CHANNELS and shape[1] not in (1, 3))
     )
 
 
 def to_uint8(array: Any, last: bool) -> UInt8[np.ndarray, "batch height width channels"]:
     """Return float pictures in [0, 1] as uint8 [B, H, W, C]."""
-    values: Float[np.ndarray, "..."] = to_numpy(array).astype(np.float64)
+    values: Float[np.ndarray, ...] = to_numpy(array).astype(np.float64)
     if values.ndim == 3:
         values = values[..., None]
     elif not last:
@@ -63,7 +67,10 @@ def _is_pil(value: Any) -> bool:
 
 
 def _stacked(pictures: list[Any]) -> np.ndarray:
-    arrays = [np.asarray(each.convert("L" if each.getbands() == ("L",) else "RGB") if _is_pil(each) else each) for each in pictures]
+    arrays = [
+        np.asarray(each.convert("L" if each.getbands() == ("L",) else "RGB") if _is_pil(each) else each)
+        for each in pictures
+    ]
     shapes = {array.shape for array in arrays}
     if len(shapes) > 1:
         raise BadInput(f"the pictures differ in size ({sorted(shapes)[:3]}); explain them one at a time")

@@ -39,7 +39,9 @@ class Preprocess:
         """Check what can be checked without a picture."""
         for name in ("mean", "std"):
             value = getattr(self, name)
-            object.__setattr__(self, name, (float(value),) if isinstance(value, (int, float)) else tuple(value))
+            object.__setattr__(
+                self, name, (float(value),) if isinstance(value, (int, float)) else tuple(value)
+            )
         if self.layout not in ("NCHW", "NHWC"):
             raise BadInput(f'Preprocess: layout is {self.layout!r}; it is "NCHW" or "NHWC"')
         if any(value == 0 for value in self.std):
@@ -74,7 +76,13 @@ class Preprocess:
 
         Pictures are [B, H, W] or, with `channels_last`, [B, H, W, C], else [B, C, H, W].
         """
-        x = picture[:, None] if picture.ndim == 3 else ops.transpose(picture, (0, 3, 1, 2)) if channels_last else picture
+        x = (
+            picture[:, None]
+            if picture.ndim == 3
+            else ops.transpose(picture, (0, 3, 1, 2))
+            if channels_last
+            else picture
+        )
         channels = self.expected_channels
         if channels is not None and x.shape[1] != channels:
             raise BadInput(
@@ -96,6 +104,8 @@ class Preprocess:
             return x
         crop_height, crop_width = (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
         if crop_height > height or crop_width > width:
-            raise BadInput(f"Preprocess: crop {self.crop} is larger than the resized picture {height} x {width}")
+            raise BadInput(
+                f"Preprocess: crop {self.crop} is larger than the resized picture {height} x {width}"
+            )
         top, left = (height - crop_height) // 2, (width - crop_width) // 2
         return x[:, :, top : top + crop_height, left : left + crop_width]

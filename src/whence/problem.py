@@ -112,13 +112,19 @@ def _picked(output: Any, which: Any, ops: Operations) -> Array:
         names = [name for name, value in output.items() if ops.is_array(value)]
         if len(names) == 1:
             return output[names[0]]
-        raise BadInput(f"the model returns {type(output).__name__} with {names}; say which: output={next(iter(names), 0)!r}")
+        raise BadInput(
+            f"the model returns {type(output).__name__} with {names}; say which: output={next(iter(names), 0)!r}"
+        )
     if isinstance(output, (tuple, list)):
         arrays = [i for i, value in enumerate(output) if ops.is_array(value)]
         if len(arrays) == 1:
             return output[arrays[0]]
-        raise BadInput(f"the model returns {len(output)} values; say which one to explain: output=0, or a callable")
-    raise BadInput(f"the model returns a {type(output).__name__}; say how to get the array: output=name or a callable")
+        raise BadInput(
+            f"the model returns {len(output)} values; say which one to explain: output=0, or a callable"
+        )
+    raise BadInput(
+        f"the model returns a {type(output).__name__}; say how to get the array: output=name or a callable"
+    )
 
 
 def _pick(output: Any, which: Any) -> Any:
@@ -169,7 +175,7 @@ class Problem:
 
     @cached_property
     def output(self) -> np.ndarray:
-        """f at the inputs, [n] or [n, K]."""
+        """F at the inputs, [n] or [n, K]."""
         return self.value(self.point)
 
     def at(self, inputs: Leaves, rows: Rows) -> Problem:
@@ -195,7 +201,9 @@ class Problem:
         def seen(index: Rows) -> Array:
             leaves = tuple(self.ops.take(leaf, index) for leaf in inputs)
             tap = Tap(site.name, site.call, site.input, stop=True)
-            return self.run.backend.value(lambda given: self.run.forward(given, self.rows[index], tap)[0], leaves)
+            return self.run.backend.value(
+                lambda given: self.run.forward(given, self.rows[index], tap)[0], leaves
+            )
 
         z = self._gather(seen)
         return (site.narrow(z),)
@@ -273,10 +281,14 @@ class Problem:
         self.run.chunks.run(self.run.backend, len(self.rows), chunk)
         pieces = [parts[start] for start in sorted(parts)]
         y = self.ops.numpy(self.ops.concatenate([piece[0] for piece in pieces])).astype(np.float64)
-        gradients = tuple(self.ops.concatenate(leaf) for leaf in zip(*(piece[1] for piece in pieces), strict=True))
+        gradients = tuple(
+            self.ops.concatenate(leaf) for leaf in zip(*(piece[1] for piece in pieces), strict=True)
+        )
         for gradient in gradients:
             if not self.ops.is_finite(gradient):
-                raise Refused("the model's gradient at the input is not finite (NaN or infinity); nothing can be shared")
+                raise Refused(
+                    "the model's gradient at the input is not finite (NaN or infinity); nothing can be shared"
+                )
         return y, gradients
 
     def _filled(self, gradients: tuple[Array | None, ...], point: Leaves) -> Leaves:
@@ -314,7 +326,9 @@ class Problem:
             Refused: the array has no two axes of space.
         """
         if leaf.ndim < 3:
-            raise Refused(f"blurring needs pictures, [batch, ..., height, width]; this input is {tuple(leaf.shape)}")
+            raise Refused(
+                f"blurring needs pictures, [batch, ..., height, width]; this input is {tuple(leaf.shape)}"
+            )
         return (1, 2) if self.run.channels_last and leaf.ndim == 4 else (leaf.ndim - 2, leaf.ndim - 1)
 
 

@@ -104,7 +104,9 @@ def check(quadrature: str | None, steps: int | None, rtol: float | None) -> Name
     if steps is not None and (isinstance(steps, bool) or steps != int(steps) or steps < 1):
         raise BadInput(f"steps is {steps}; it is a whole number of nodes, at least 1")
     if steps is not None and name in ("tolerance", "taylor"):
-        raise BadInput(f"steps={steps} does not go with quadrature={name!r}; choose one of {', '.join(RULES)}")
+        raise BadInput(
+            f"steps={steps} does not go with quadrature={name!r}; choose one of {', '.join(RULES)}"
+        )
     if rtol is not None and not 0 < rtol < 1:
         raise BadInput(f"rtol is {rtol}; it is a relative error between 0 and 1, such as 0.02")
     return name  # type: ignore[return-value]

@@ -60,7 +60,9 @@ _records: dict[str, Record] = {}
 M = TypeVar("M", bound=type[Method])
 
 
-def register(name: str, equation: str, citation: str, needs: tuple[str, ...] = ("gradient",)) -> Callable[[M], M]:
+def register(
+    name: str, equation: str, citation: str, needs: tuple[str, ...] = ("gradient",)
+) -> Callable[[M], M]:
     """Put a method into the registry under its public name."""
 
     def enter(cls: M) -> M:

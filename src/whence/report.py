@@ -45,6 +45,7 @@ class Image:
     alt: str
     caption: str
     square: bool = False
+    wide: bool = False
     bar: Bar | None = None
 
 
@@ -152,6 +153,8 @@ def write(
         summary=summary,
         timed=any(line.seconds != "—" for line in summary),
         skipped=[(written(name), reason) for name, reason in (skipped or {}).items()],
+        pictured=any(example.picture for example in examples),
+        mapped=any(image.bar for example in examples for card in example.cards for image in card.images),
         legends=[_legend(True), _legend(False)],
         percentile=f"{view.PERCENTILE:g}",
         not_promised=NOT_PROMISED,
@@ -173,9 +176,10 @@ def _template() -> Any:
 
 
 def _title(examples: Sequence[Example]) -> str:
-    if len(examples) == 1:
-        return f"Whence the answer “{examples[0].answer or examples[0].target}”?"
-    return f"Whence the answers? {len(examples)} examples explained"
+    if len(examples) > 1:
+        return f"Where {len(examples)} answers of a neural network came from"
+    name = examples[0].bars[0].label if examples[0].bars else examples[0].target
+    return f"Where the answer “{name}” came from"
 
 
 def _lead(named: Sequence[tuple[str, Attribution]], examples: Sequence[Example]) -> str:
@@ -185,27 +189,30 @@ def _lead(named: Sequence[tuple[str, Attribution]], examples: Sequence[Example])
     methods = len({card.name for example in examples for card in example.cards})
     how = "one attribution method" if methods == 1 else f"{methods} attribution methods"
     if len(examples) > 1:
-        first = f"{network} was given {len(examples)} {thing}s."
-        return f"{first} This page shows, by {how}, which parts of each its answer came from, and how accurately."
-    said = f" and answered “{examples[0].answer}”" if examples[0].answer else ""
+        given, parts = f"{len(examples)} {thing}s", f"of each {thing} its answer"
+    else:
+        bars = examples[0].bars
+        given = f"one {thing}{f' and answered “{bars[0].label}” ({bars[0].text})' if bars else ''}"
+        parts = f"of the {thing} that answer"
     return (
-        f"{network} was given one {thing}{said}. This page shows, by {how}, which parts of the {thing} that "
-        "answer came from, and how accurate each map is."
+        f"{network} was given {given}. This page shows, by {how}, which parts {parts} came from, "
+        "and how accurate each map is."
     )
 
 
-def _versions(results: Iterable[Attribution]) -> list[tuple[str, str]]:
+def _versions(results: Iterable[Attribution]) -> list[str]:
     from importlib.metadata import PackageNotFoundError, version
 
     found: dict[str, str] = {}
     for result in results:
         found |= {str(name): str(text) for name, text in (result.settings.get("versions") or {}).items()}
-    own = found.pop("whence", None)
+    own = found.pop("whence", "")
     try:
         own = own or version("whence")
     except PackageNotFoundError:
-        own = own or ""
-    return [("", own), *sorted(found.items())]
+        # Run from a checkout that was never installed.
+        own = "(not installed)"
+    return [f"whence {own}", *(f"{name} {text}" for name, text in sorted(found.items()))]
 
 
 # ---- from results to examples ------------------------------------------------------------------------------
@@ -237,7 +244,12 @@ def _single(result: Attribution, row: int) -> Attribution:
     for key in ("target_name", "input"):
         if isinstance(settings.get(key), (list, tuple)):
             settings[key] = settings[key][row] if row < len(settings[key]) else None
-    single = replace(single, settings=settings)
+    parts = len(result.values) if isinstance(result.values, (tuple, Mapping)) else 1
+    notes = [
+        *result.notes,
+        *([f"{parts} inputs were explained; the map is that of the first"] if parts > 1 else []),
+    ]
+    single = replace(single, settings=settings, notes=notes)
     if not single.every_class:
         return single
     outputs = to_numpy(single.output)[0]
@@ -287,7 +299,7 @@ def _example(
     name = first.settings.get("input")
     pictures = [result.picture[0] for _, result in group if result.picture is not None]
     targets = dict.fromkeys(figures.target_text(result, 0, labels) for _, result in group)
-    answer = f"{bars[0].label}, {bars[0].text}" if bars else ""
+    answer = f"{bars[0].label} ({bars[0].text})" if bars else ""
     return Example(
         anchor=anchor,
         heading=f"Example {place + 1}{f': {name}' if name else ''}",
@@ -370,11 +382,10 @@ def _record(method: str) -> Any:
 
 def _images(result: Attribution, name: str) -> list[Image]:
     """Return the heat map and, where there is a picture, the overlay; or bars of values without two axes."""
-    map = view._finite(result.heatmap())[0]
+    map = figures.finite_maps(result, "sum")[0]
     if map.ndim != 2:
-        return [
-            Image(_uri(view.png(figures.figure(result)), "png"), f"Shares by {name}", "The largest shares.")
-        ]
+        drawn = figures.bar_figure(map, result.settings.get("feature_names"))
+        return [Image(_uri(view.png(drawn), "png"), f"The largest shares by {name}", "", wide=True)]
     limit, signed = view.colour_scale(map), view.is_signed(map)
     square = min(map.shape) < view.TINY
     bar = replace(_legend(signed), low=number(-limit) if signed else "0", high=number(limit))
@@ -384,7 +395,7 @@ def _images(result: Attribution, name: str) -> list[Image]:
         f"Heat map of {name}",
         f"Heat map; {text}.",
         square,
-        bar,
+        bar=bar,
     )
     if result.picture is None:
         return [heat]

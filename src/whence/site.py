@@ -25,7 +25,9 @@ class Layer:
         if self.channels is None:
             return z
         if z.ndim < 2 or any(not -z.shape[1] <= channel < z.shape[1] for channel in self.channels):
-            raise BadInput(f"layer {self.name!r}: channels {self.channels} are out of range for {tuple(z.shape)}")
+            raise BadInput(
+                f"layer {self.name!r}: channels {self.channels} are out of range for {tuple(z.shape)}"
+            )
         return z[:, list(self.channels)]
 
     def widen(self, part: Array, whole: Array, index: np.ndarray, ops: Operations) -> Array:

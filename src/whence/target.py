@@ -68,7 +68,9 @@ def log_probability(index: int | Sequence[int] | Array | None = None) -> Target:
     return Target("log_probability", index)
 
 
-def margin(index: int | Sequence[int] | Array | None = None, other: int | Sequence[int] | Array | None = None) -> Target:
+def margin(
+    index: int | Sequence[int] | Array | None = None, other: int | Sequence[int] | Array | None = None
+) -> Target:
     """Explain f_index − f_other: why this class and not that one (None: the top class, the runner-up)."""
     return Target("margin", index, other)
 
@@ -95,9 +97,13 @@ def resolve(target: Any, output: Array, ops: Operations) -> Resolved:
         return _own(target, output)
     if isinstance(target, str):
         if target != "all":
-            raise BadInput(f'target {target!r}: the only word is "all"; else an int, ints, or whence.target.…')
+            raise BadInput(
+                f'target {target!r}: the only word is "all"; else an int, ints, or whence.target.…'
+            )
         if output.ndim != 2:
-            raise BadInput(f'target "all" needs an output [batch, classes]; this one is {tuple(output.shape)}')
+            raise BadInput(
+                f'target "all" needs an output [batch, classes]; this one is {tuple(output.shape)}'
+            )
         return Resolved(lambda y, rows: y, "all", "every class", every_class=True)
     if isinstance(target, tuple):
         return _dense(target, output)
@@ -114,7 +120,9 @@ def resolve(target: Any, output: Array, ops: Operations) -> Resolved:
 
 def _own(target: Any, output: Array) -> Resolved:
     if isinstance(target, str) or (target is not None and np.asarray(target).any()):
-        raise BadInput(f"target {target!r}: the output has one number per example, which is its own target; leave it out")
+        raise BadInput(
+            f"target {target!r}: the output has one number per example, which is its own target; leave it out"
+        )
     return Resolved(lambda y, rows: y, None, "the output")
 
 
@@ -123,7 +131,9 @@ def _called(function: Callable[[Array], Array]) -> Select:
         value = function(output)
         if getattr(value, "shape", None) is None or tuple(value.shape) != (len(rows),):
             shape = getattr(value, "shape", type(value).__name__)
-            raise BadInput(f"the target callable gave {shape} for {len(rows)} examples; it must give one number each")
+            raise BadInput(
+                f"the target callable gave {shape} for {len(rows)} examples; it must give one number each"
+            )
         return value
 
     return select
@@ -133,7 +143,9 @@ def _dense(target: tuple[Any, ...], output: Array) -> Resolved:
     shape = tuple(output.shape[1:])
     fits = len(target) == len(shape) and all(isinstance(part, (int, np.integer)) for part in target)
     if not fits:
-        raise BadInput(f"target {target}: the output's axes after the batch are {shape}; give {len(shape)} ints")
+        raise BadInput(
+            f"target {target}: the output's axes after the batch are {shape}; give {len(shape)} ints"
+        )
     for part, size in zip(target, shape, strict=True):
         if not -size <= part < size:
             raise BadInput(f"target {target} is out of range: the output's axes after the batch are {shape}")
@@ -144,7 +156,9 @@ def _named(target: Target, output: Array, ops: Operations) -> Resolved:
     if output.ndim == 1:
         output = output[:, None]
     if output.ndim != 2:
-        raise BadInput(f"target {target!r} needs an output [batch, classes]; this one is {tuple(output.shape)}")
+        raise BadInput(
+            f"target {target!r} needs an output [batch, classes]; this one is {tuple(output.shape)}"
+        )
     index = _indices(target.index, output, ops, repr(target))
     other = _runner_up(target, index, output, ops) if target.kind == "margin" else None
     already = _are_probabilities(output, ops)
@@ -202,9 +216,15 @@ def _indices(index: Any, output: Array, ops: Operations, name: str) -> np.ndarra
         raise BadInput(f"{name}: {index!r} is not an int or one int per example")
     if given.ndim == 1 and len(given) != batch:
         raise BadInput(f"{name}: {len(given)} targets for {batch} examples")
-    wrong = given[(given < -classes) | (given >= classes)] if given.ndim else given[None][(given < -classes) | (given >= classes)]
+    wrong = (
+        given[(given < -classes) | (given >= classes)]
+        if given.ndim
+        else given[None][(given < -classes) | (given >= classes)]
+    )
     if wrong.size:
-        raise BadInput(f"{name}: class {int(wrong.flat[0])} is out of range; the model has {classes}, 0 to {classes - 1}")
+        raise BadInput(
+            f"{name}: class {int(wrong.flat[0])} is out of range; the model has {classes}, 0 to {classes - 1}"
+        )
     return np.broadcast_to(given % classes, (batch,)).astype(np.int64)
 
 
@@ -225,5 +245,10 @@ def _describe(kind: str, index: np.ndarray, other: np.ndarray | None = None) -> 
 
     if kind == "margin" and other is not None:
         return f"logit of class {text(index)} minus logit of class {text(other)}"
-    names = {"logit": "logit", "probability": "probability", "log_probability": "log-probability", "loss": "loss"}
+    names = {
+        "logit": "logit",
+        "probability": "probability",
+        "log_probability": "log-probability",
+        "loss": "loss",
+    }
     return f"{names[kind]} of class {text(index)}"

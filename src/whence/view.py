@@ -116,7 +116,7 @@ def colour_scale(map: Num[np.ndarray, "*shape"]) -> float:
     Raises:
         BadInput: the map is empty or holds NaN or infinity.
     """
-    size = np.abs(_finite(map))
+    size = np.abs(finite(map))
     return float(np.percentile(size, PERCENTILE)) or float(size.max()) or 1.0
 
 
@@ -141,7 +141,7 @@ def colour(
         BadInput: the map is empty or holds NaN or infinity.
     """
     limit = colour_scale(map) if scale is None else scale
-    share = _relative(_finite(map), limit)
+    share = _relative(finite(map), limit)
     level = (share + 1.0) * 127.0 if signed else np.maximum(share, 0.0) * 254.0
     return colours(signed)[np.rint(level).astype(np.intp)]
 
@@ -160,7 +160,12 @@ def _relative(map: Num[np.ndarray, "*shape"], scale: float) -> Float[np.ndarray,
         return np.clip(map.astype(np.float64) / scale, -1.0, 1.0)
 
 
-def _finite(map: Num[np.ndarray, "*shape"]) -> Num[np.ndarray, "*shape"]:
+def finite(map: Num[np.ndarray, "*shape"]) -> Num[np.ndarray, "*shape"]:
+    """Return the map as it is.
+
+    Raises:
+        BadInput: it is empty or holds NaN or infinity.
+    """
     if not map.size:
         raise BadInput(f"there is nothing to draw: the map has shape {map.shape}")
     if not np.isfinite(map).all():
@@ -251,7 +256,7 @@ def overlay(
         raise BadInput(f"overlay: a map is [height, width]; got {map.shape}")
     background = paled(as_pictures(picture)[0])
     height, width = background.shape[:2]
-    map = _finite(map)
+    map = finite(map)
     signed = is_signed(map) if signed is None else signed
     if map.shape != (height, width):
         map = resize_maps(map[None], (height, width))[0]
@@ -271,9 +276,10 @@ def paled(picture: UInt8[np.ndarray, "height width channels"]) -> Float[np.ndarr
 def magnify(
     picture: UInt8[np.ndarray, "h w c"], least: int = MAGNIFIED
 ) -> UInt8[np.ndarray, "height width c"]:
-    """Return a tiny picture with its pixels as squares, `least` pixels a side or more; others unchanged."""
-    shorter = min(picture.shape[:2])
-    factor = -(-least // shorter) if shorter < TINY else 1
+    """Return a tiny picture with its pixels as squares, about `least` pixels a side; others unchanged."""
+    shorter, longer = sorted(picture.shape[:2])
+    # A long strip grows no longer than twice that.
+    factor = max(1, min(-(-least // shorter), 2 * least // longer)) if shorter < TINY else 1
     return picture.repeat(factor, axis=0).repeat(factor, axis=1)
 
 

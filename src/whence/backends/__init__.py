@@ -83,7 +83,10 @@ class Operations(Protocol):
 class Session(Protocol):
     """One explanation's hold on a model: it runs it, and leaves no trace on it."""
 
-    draws_randomness: bool
+    @property
+    def draws_randomness(self) -> bool:
+        """Whether the model has drawn random numbers since the session began."""
+        ...
 
     def run(self, inputs: Any, kwargs: Mapping[str, Any], tap: Tap | None = None) -> tuple[Any, Array | None]:
         """Return the model's output and what was seen at the tap."""
@@ -97,8 +100,12 @@ class Backend(Protocol):
     """A framework: array functions, and a model turned into the transformed functions that methods need."""
 
     name: str
-    ops: Operations
     differentiable: bool
+
+    @property
+    def ops(self) -> Operations:
+        """The array functions."""
+        ...
 
     def session(self, model: Any, seed: int) -> AbstractContextManager[Session]: ...
     def prepare(self, model: Any, array: Any) -> Array:
@@ -153,7 +160,9 @@ def resolve(model: Any, inputs: Any) -> Backend:
         )
     if callable(model) or is_estimator(model):
         return CallableBackend()
-    raise BadInput(f"model is a {type(model).__name__}, which cannot be called; pass a torch module or a callable")
+    raise BadInput(
+        f"model is a {type(model).__name__}, which cannot be called; pass a torch module or a callable"
+    )
 
 
 def _arrays(inputs: Any) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -63,10 +63,16 @@ class NumpyOperations:
         from PIL import Image
 
         def one(channel: np.ndarray) -> np.ndarray:
-            return np.asarray(Image.fromarray(channel.astype(np.float32)).resize(size[::-1], Image.Resampling.BILINEAR))
+            return np.asarray(
+                Image.fromarray(channel.astype(np.float32)).resize(
+                    (size[1], size[0]), Image.Resampling.BILINEAR
+                )
+            )
 
         flat = array.reshape(-1, *array.shape[2:])
-        return np.stack([one(channel) for channel in flat]).reshape(*array.shape[:2], *size).astype(array.dtype)
+        return (
+            np.stack([one(channel) for channel in flat]).reshape(*array.shape[:2], *size).astype(array.dtype)
+        )
 
     def softmax(self, array: Array) -> Array:
         return np.exp(self.log_softmax(array))
@@ -125,7 +131,7 @@ class CallableBackend:
     differentiable = False
 
     @contextmanager
-    def session(self, model: Any, seed: int) -> Iterator[CallableSession]:
+    def session(self, model: Any, seed: int) -> Generator[CallableSession]:
         yield CallableSession(_function(model))
 
     def prepare(self, model: Any, array: Any) -> Array:

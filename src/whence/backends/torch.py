@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -103,8 +103,13 @@ class TorchBackend:
     differentiable = True
 
     @contextmanager
-    def session(self, model: Any, seed: int) -> Iterator[TorchSession]:
-        with torch.inference_mode(False), torch.enable_grad(), guarded_random_state(seed), original(model) as session:
+    def session(self, model: Any, seed: int) -> Generator[TorchSession]:
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            guarded_random_state(seed),
+            original(model) as session,
+        ):
             yield session
 
     def prepare(self, model: Any, array: Any) -> Array:
@@ -134,7 +139,11 @@ class TorchBackend:
         def pull(weights: Array | None) -> tuple[Array | None, ...]:
             # A graph that is needed only once is freed on the way back: that is most of the memory.
             return torch.autograd.grad(
-                y, leaves, torch.ones_like(y) if weights is None else weights, retain_graph=y.ndim > 1, allow_unused=True
+                y,
+                leaves,
+                torch.ones_like(y) if weights is None else weights,
+                retain_graph=y.ndim > 1,
+                allow_unused=True,
             )
 
         return y.detach(), pull
@@ -160,7 +169,9 @@ class TorchBackend:
         if isinstance(problem, (torch.OutOfMemoryError, MemoryError)):
             return True
         words = str(problem).lower()
-        return isinstance(problem, RuntimeError) and ("can't allocate memory" in words or "out of memory" in words)
+        return isinstance(problem, RuntimeError) and (
+            "can't allocate memory" in words or "out of memory" in words
+        )
 
     def synchronize(self, array: Array) -> None:
         if isinstance(array, torch.Tensor) and array.is_cuda:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,7 +30,7 @@ def device_of(model: Any) -> tuple[torch.device | None, torch.dtype | None]:
 
 
 @contextmanager
-def guarded_random_state(seed: int) -> Iterator[None]:
+def guarded_random_state(seed: int) -> Generator[None]:
     """Seed torch's global generators and put their states back when the last of several threads is done."""
     global _random_depth, _random_state  # noqa: PLW0603
     cuda = torch.cuda.is_available() and torch.cuda.is_initialized()
@@ -88,11 +88,15 @@ class TorchSession:
     def _call(self, inputs: Any, kwargs: Mapping[str, Any]) -> Any:
         if isinstance(inputs, Mapping):
             return self.function(**inputs, **kwargs)
-        return self.function(*inputs, **kwargs) if isinstance(inputs, tuple) else self.function(inputs, **kwargs)
+        return (
+            self.function(*inputs, **kwargs) if isinstance(inputs, tuple) else self.function(inputs, **kwargs)
+        )
 
     def _module(self, name: str) -> nn.Module:
         if not isinstance(self.function, nn.Module):
-            raise Refused(f"layer {name!r}: the model is a plain function, which has no named layers; pass a module")
+            raise Refused(
+                f"layer {name!r}: the model is a plain function, which has no named layers; pass a module"
+            )
         modules = dict(self.function.named_modules(remove_duplicate=False))
         if name not in modules or not name:
             from whence.naming import unknown
@@ -106,7 +110,7 @@ class _Stop(BaseException):
 
 
 @contextmanager
-def _tapped(module: nn.Module, tap: Tap) -> Iterator[list[Array]]:
+def _tapped(module: nn.Module, tap: Tap) -> Generator[list[Array]]:
     """Watch (and replace) one call of a module of our own copy."""
     seen: list[Array] = []
     calls = 0
@@ -118,7 +122,9 @@ def _tapped(module: nn.Module, tap: Tap) -> Iterator[list[Array]]:
             return None
         first = value[0] if isinstance(value, tuple) else value
         if not isinstance(first, torch.Tensor):
-            raise BadInput(f"layer {tap.layer!r} gives a {type(first).__name__}, not a tensor; choose another layer")
+            raise BadInput(
+                f"layer {tap.layer!r} gives a {type(first).__name__}, not a tensor; choose another layer"
+            )
         seen.append(first)
         if tap.stop:
             raise _Stop
@@ -140,7 +146,7 @@ def _tapped(module: nn.Module, tap: Tap) -> Iterator[list[Array]]:
 
 
 @contextmanager
-def original(model: Any) -> Iterator[TorchSession]:
+def original(model: Any) -> Generator[TorchSession]:
     """Yield a session on a structural copy of the model that shares its weights, or on the model under a lock."""
     if not isinstance(model, nn.Module):
         yield TorchSession(model, [])
@@ -153,7 +159,9 @@ def original(model: Any) -> Iterator[TorchSession]:
     if copied is not None:
         yield TorchSession(copied, notes)
         return
-    notes.append("the model cannot be copied (scripted); it was run itself, under a lock, and its modes were restored")
+    notes.append(
+        "the model cannot be copied (scripted); it was run itself, under a lock, and its modes were restored"
+    )
     with _uncopied_lock:
         modes = [(module, module.training) for module in model.modules()]
         buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
