@@ -84,7 +84,7 @@ def test_resize_maps():
     # Pixel centres of a ramp stay on the ramp, away from the border.
     ramp = view.resize_maps(np.arange(8.0)[None, None], (1, 16))[0, 0]
     assert np.allclose(ramp[1:-1], (np.arange(16) + 0.5)[1:-1] / 2 - 0.5)
-    # Shrinking averages: what is constant stays, and so does the mean away from the border.
+    # What is constant stays so.
     assert np.allclose(view.resize_maps(np.full((1, 8, 8), 3.0), (3, 2)), 3.0)
 
 
@@ -320,6 +320,14 @@ def test_figure_of_a_table():
     assert "the 20 largest of 30 features" in said
     assert "feature (1, 2, 0)" in texts(view.figure(make(np.ones((1, 2, 3, 2)))))
     assert is_png(view.png(view.figure(make(np.ones(3)))))
+
+
+def test_dollars_are_no_formulas():
+    names = [r"cost in $ \foo$"] * 4
+    result = make(np.ones((1, 4)), settings={"feature_names": names, "target_name": r"$\bad$"})
+    assert is_png(view.png(view.figure(result)))
+    assert is_png(view.png(view.comparison_figure({r"$\bad$": result})))
+    assert is_png(view.png(view.development_figure([(r"$\bad$", result)])))
 
 
 @pytest.mark.parametrize(

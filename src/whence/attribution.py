@@ -95,10 +95,18 @@ class Attribution:
         if trace is not None:
             trace = replace(trace, output=trace.output[..., index], derivative=trace.derivative[..., index])
         rows = to_numpy(self.output).shape[0]
-        return replace(self, **picked, trace=trace, target=np.full(rows, index), every_class=False)
+        return replace(self, **picked, trace=trace, target=np.full(rows, index % classes), every_class=False)
 
     def example(self, row: int) -> Attribution:
-        """Return one example's result, still as a batch (of one)."""
+        """Return one example's result, still as a batch (of one).
+
+        Raises:
+            BadInput: there is no such example.
+        """
+        batch = len(self.output)
+        if not -batch <= row < batch:
+            raise BadInput(f"example({row}): there are {batch} examples, 0 to {batch - 1}")
+        row %= batch
 
         def pick(array: Any) -> Any:
             return array[row : row + 1] if getattr(array, "ndim", 0) else array
@@ -170,7 +178,10 @@ class Attribution:
         arrays, structure = _flatten(self.values, "values")
         errors, error_structure = _flatten(self.standard_error, "standard_error")
         arrays |= errors | _flatten(self.shares, "shares")[0]
-        arrays |= {name: to_numpy(getattr(self, name)) for name in ARRAYS if getattr(self, name) is not None}
+        # A target that is not numbers (a word, a place in a dense output, a neuron) is kept as text.
+        named = self.target is not None and not hasattr(self.target, "shape")
+        numbers = [name for name in ARRAYS if not (named and name == "target")]
+        arrays |= {name: to_numpy(getattr(self, name)) for name in numbers if getattr(self, name) is not None}
         if self.trace is not None:
             arrays |= {f"trace.{part.name}": getattr(self.trace, part.name) for part in fields(Trace)}
         if self.picture is not None:
@@ -179,6 +190,7 @@ class Attribution:
             "format": FORMAT, "method": self.method, "notes": self.notes, "settings": self.settings,
             "channel_axis": self.channel_axis, "every_class": self.every_class,
             "structure": structure, "standard_error": error_structure,
+            "target": (self.target if isinstance(self.target, (str, tuple)) else repr(self.target)) if named else None,
         }  # fmt: skip
         arrays["header"] = np.array(json.dumps(header, default=str))
         with write_atomically(path) as handle:
@@ -195,20 +207,27 @@ def load(path: str | Path) -> Attribution:
     try:
         with np.load(Path(path), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-        header = json.loads(str(arrays.pop("header")))
+        return _restored(arrays, json.loads(str(arrays.pop("header"))))
     except FileNotFoundError:
         raise BadInput(f"load: there is no file {path}") from None
     except Exception as problem:
         raise BadInput(f"load: {path} is not a saved attribution ({problem})") from None
+
+
+def _restored(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> Attribution:
     parts = [part.name for part in fields(Trace)]
     trace = Trace(*(arrays[f"trace.{name}"] for name in parts)) if "trace.nodes" in arrays else None
+    numbers: dict[str, Any] = {name: arrays.get(name) for name in ARRAYS}
+    if header["target"] is not None:
+        named = header["target"]
+        numbers["target"] = tuple(named) if isinstance(named, list) else named
     return Attribution(
         values=_unflatten(arrays, "values", header["structure"]),
         standard_error=_unflatten(arrays, "standard_error", header["standard_error"]),
         shares=arrays.get("shares"),
         trace=trace,
         picture=arrays.get("picture"),
-        **{name: arrays.get(name) for name in ARRAYS},
+        **numbers,
         **{name: header[name] for name in ("method", "notes", "settings", "channel_axis", "every_class")},
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -315,10 +314,7 @@ def _first(rows: Any) -> Any:
 
 
 def _as_leaves(given: Any, problem: Problem) -> Leaves:
-    parts: Sequence[Any] = (
-        list(given.values()) if isinstance(given, dict) else given if isinstance(given, tuple) else [given]
-    )
-    present = [part for part in parts if part is not None]
+    present = problem.run.structure.parts(given)
     if len(present) != len(problem.inputs):
         raise BadInput(
             f"the baseline has {len(present)} arrays and the inputs {len(problem.inputs)}; give one for each"

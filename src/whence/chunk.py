@@ -51,25 +51,27 @@ class Chunks:
                     raise
                 self._halve(stop - start, problem)
                 continue
-            if not self.settled and stop - start == self.size:
+            # Another thread may explain the same model, and learn at the same time: what it changes is read once.
+            size = self.size
+            if not self.settled and stop - start == size:
                 backend.synchronize(last)
-                self._learn(time.perf_counter() - began)
+                self._learn(size, time.perf_counter() - began)
             start = stop
 
-    def _learn(self, seconds: float) -> None:
-        first = self.size not in self.tried
-        per_row = seconds / self.size
-        self.tried[self.size] = min(per_row, self.tried.get(self.size, per_row))
+    def _learn(self, size: int, seconds: float) -> None:
+        first = size not in self.tried
+        per_row = seconds / size
+        self.tried[size] = best = min(per_row, self.tried.get(size, per_row))
         if first:
             # The first call of a size pays for allocations that later ones reuse: judge by the second.
             return
-        smaller = self.tried.get(self.size // 2)
-        if smaller is not None and self.tried[self.size] * WORTH > smaller:
-            self.size, self.settled = self.size // 2, True
-        elif self.size * 2 > self.ceiling:
+        smaller = self.tried.get(size // 2)
+        if smaller is not None and best * WORTH > smaller:
+            self.size, self.settled = size // 2, True
+        elif size * 2 > self.ceiling:
             self.settled = True
         else:
-            self.size *= 2
+            self.size = size * 2
 
     def _halve(self, rows: int, problem: BaseException) -> None:
         if rows <= 1:

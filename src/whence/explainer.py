@@ -182,7 +182,7 @@ class _Question:
     target: Any
     description: str
     model: Any
-    was_numpy: bool
+    was_numpy: tuple[np.dtype[Any], ...]
     picture: Any
 
 
@@ -222,22 +222,15 @@ def _asked(
             target if isinstance(target, targets.Neuron) else None, None, seed, last,
             pixels.read if preprocess is not None else None, list(session.notes()), Progress(progress),
         )  # fmt: skip
+        numpy = all(isinstance(array, np.ndarray) for array in arrays)
         try:
-            yield _fitted(
-                run,
-                leaves,
-                at,
-                target,
-                model,
-                isinstance(arrays[0], np.ndarray)
-                or (preprocess is not None and not backend.ops.is_array(arrays[0])),
-            )
+            yield _fitted(run, leaves, at, target, model, tuple(a.dtype for a in arrays) if numpy else ())
         finally:
             run.progress.close()
 
 
 def _fitted(
-    run: Run, leaves: Leaves, at: Layer | None, target: Any, model: Any, was_numpy: bool
+    run: Run, leaves: Leaves, at: Layer | None, target: Any, model: Any, was_numpy: tuple[np.dtype[Any], ...]
 ) -> _Question:
     """Run the model once: to fit the target to its output, and to see whether it can be trusted to repeat itself."""
     every = np.arange(run.batch)
@@ -329,7 +322,11 @@ def _wrapped(question: _Question, method: Method, shares: Shares, seconds: float
         if leaves is None:
             return None
         cast = tuple(ops.cast(leaf, x) for leaf, x in zip(leaves, problem.point, strict=True))
-        cast = tuple(ops.numpy(leaf) for leaf in cast) if question.was_numpy else cast
+        if question.was_numpy:
+            cast = tuple(ops.numpy(leaf) for leaf in cast)
+        if question.was_numpy and problem.site is None:
+            pairs = zip(cast, question.was_numpy, strict=True)
+            cast = tuple(leaf.astype(kind) if kind.kind == "f" else leaf for leaf, kind in pairs)
         return cast[0] if problem.site is not None else run.structure.pack(cast)
 
     def numbers(array: Any) -> Any:
@@ -342,13 +339,15 @@ def _wrapped(question: _Question, method: Method, shares: Shares, seconds: float
         values=like_inputs(shares.values),
         method=name_of(method),
         target=numbers(question.target),
-        output=numbers(problem.output),
+        output=numbers(problem.output if shares.output is None else shares.output),
         baseline_output=numbers(shares.baseline_output),
         residual=numbers(shares.residual),
         error=numbers(shares.error),
         standard_error=like_inputs(shares.standard_error),
         evaluations=numbers(shares.evaluations),
-        converged=numbers(np.ones(run.batch, dtype=bool) if shares.converged is None else shares.converged),
+        converged=numbers(
+            np.ones(problem.output.shape, dtype=bool) if shares.converged is None else shares.converged
+        ),
         trace=shares.trace,
         notes=list(run.notes),
         settings=_settings(question, method, seconds),
@@ -360,7 +359,7 @@ def _wrapped(question: _Question, method: Method, shares: Shares, seconds: float
 
 def _note_budget(run: Run, shares: Shares) -> None:
     if shares.converged is not None and not shares.converged.all():
-        count = int((~shares.converged).sum())
+        count = int((~shares.converged.reshape(len(shares.converged), -1).all(1)).sum())
         run.note(
             f"{count} of {len(shares.converged)} examples did not reach the tolerance within max_evaluations; "
             "raise it, or accept the error that is stated"

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 # A figure of a whole data set would not fit a page.
 MOST_ROWS = 16
 MOST_BARS = 20
-# The side of a panel, in inches.
+# The side of a panel and the height of a horizontal bar, in inches.
 PANEL = 2.95
+BAR = 0.24
 NOT_PROMISED = "not promised by this method"
 # How the field writes what an identifier cannot; every other name is its words with capitals.
 SPELLING = {
@@ -197,7 +198,7 @@ def figure(result: Attribution, reduce: Reduce = "sum") -> Figure:
     maps = finite_maps(result, reduce)
     rows = min(len(maps), MOST_ROWS)
     # Inches, laid out by hand: an automatic layout lets the titles run into square pictures.
-    body = PANEL + 0.9 if maps.ndim == 3 else 0.7 + 0.24 * min(MOST_BARS, maps[0].size)
+    body = PANEL + 0.9 if maps.ndim == 3 else 0.7 + BAR * min(MOST_BARS, maps[0].size)
     width, height = 13.7 if maps.ndim == 3 and result.picture is not None else 7.5, body + 1.35
     whole = Figure(figsize=(width, height * rows))
     for row in range(rows):
@@ -206,7 +207,7 @@ def figure(result: Attribution, reduce: Reduce = "sum") -> Figure:
         words = (written(result.method), f"target: {target_text(result, row)}", f"output:\u00a0{output}")
         title = "  ·  ".join(words)
         _text(whole, top + 0.12, _wrapped(title, width * 0.75), fontsize=12, fontweight="bold")
-        _draw_row(whole, top + 0.8, body, result, maps[row], row)
+        _draw_row(whole, top + 0.8, result, maps[row], row)
         below = _wrapped(sentence(result, row), width)
         if row == rows - 1 and len(maps) > rows:
             below += f"\n{rows} of {len(maps)} examples are shown"
@@ -218,8 +219,8 @@ def bar_figure(values: Float[np.ndarray, "*shape"], names: Sequence[str] | None 
     """Draw one example's 20 largest values as horizontal bars, by the features' names where given."""
     from matplotlib.figure import Figure
 
-    whole = Figure(figsize=(5.6, 0.9 + 0.24 * min(MOST_BARS, values.size)), layout="constrained")
-    _draw_bars(whole.subplots(), values, names)
+    whole = Figure(figsize=(5.6, 0.8 + BAR * min(MOST_BARS, values.size)))
+    _draw_bars(whole, 0.1, values, names)
     return whole
 
 
@@ -241,10 +242,10 @@ def _axes(whole: Figure, left: float, top: float, width: float, height: float) -
 
 
 def _draw_row(
-    whole: Figure, top: float, body: float, result: Attribution, map: Float[np.ndarray, "*shape"], row: int
+    whole: Figure, top: float, result: Attribution, map: Float[np.ndarray, "*shape"], row: int
 ) -> None:
     if map.ndim != 2:
-        _draw_bars(_axes(whole, 2.3, top, 4.9, body - 0.7), map, result.settings.get("feature_names"))
+        _draw_bars(whole, top, map, result.settings.get("feature_names"))
         return
     if result.picture is not None:
         _draw_pictures(whole, top, map, result.picture[row])
@@ -326,19 +327,24 @@ def _colour_map(signed: bool) -> ListedColormap:
     return ListedColormap(view.colours(signed).astype(np.float64) / 255.0)
 
 
-def _draw_bars(axes: Any, values: Float[np.ndarray, "*shape"], names: Sequence[str] | None = None) -> None:
+def _draw_bars(
+    whole: Figure, top: float, values: Float[np.ndarray, "*shape"], names: Sequence[str] | None = None
+) -> None:
     """Draw the largest values as horizontal bars, largest on top, and say what was left out."""
     flat = values.ravel()
     order = np.argsort(-np.abs(flat), kind="stable")[:MOST_BARS]
     shown = flat[order]
+    labels = [_feature_name(int(each), values.shape, names) for each in order]
+    left = 0.4 + 0.075 * max(map(len, labels))
+    axes = _axes(whole, left, top, whole.get_figwidth() - left - 0.2, BAR * len(order))
     axes.barh(np.arange(len(order)), shown, color=_bar_colours(flat)[order])
-    axes.set_yticks(np.arange(len(order)), [_feature_name(int(each), values.shape, names) for each in order])
-    axes.invert_yaxis()
+    axes.set_yticks(np.arange(len(order)), labels)
+    axes.set_ylim(len(order) - 0.4, -0.6)
     axes.axvline(0, color="0.4", linewidth=0.8)
     limit = float(np.abs(shown).max()) or 1.0
     # Room for the numbers written at the bars' ends.
     axes.set_xlim(
-        -1.25 * limit if (shown < 0).any() else 0, 1.25 * limit if (shown > 0).any() else 0.05 * limit
+        -1.4 * limit if (shown < 0).any() else 0, 1.4 * limit if (shown > 0).any() else 0.05 * limit
     )
     for place, value in enumerate(shown):
         side = -1 if value < 0 else 1
@@ -363,7 +369,7 @@ def _bar_colours(values: Num[np.ndarray, " n"]) -> Float[np.ndarray, "n 3"]:
 
 def _feature_name(index: int, shape: tuple[int, ...], names: Sequence[str] | None) -> str:
     if len(shape) == 1 and names is not None and len(names) == shape[0]:
-        return textwrap.shorten(str(names[index]), 40, placeholder=" …")
+        return _plain(textwrap.shorten(str(names[index]), 40, placeholder=" …"))
     place = tuple(int(each) for each in np.unravel_index(index, shape))
     return f"feature {place[0] if len(place) == 1 else place}"
 
@@ -377,7 +383,16 @@ def _bare(axes: Any) -> Any:
 
 def _wrapped(text: str, inches: float) -> str:
     # About 14 characters of 9-point type fit an inch.
-    return "\n".join(textwrap.fill(line, max(20, int(inches * 13))) for line in text.split("\n"))
+    return "\n".join(_folded(line, max(20, int(inches * 13))) for line in text.split("\n"))
+
+
+def _folded(text: str, characters: int) -> str:
+    return _plain(textwrap.fill(text, characters))
+
+
+def _plain(text: str) -> str:
+    # Between two dollars matplotlib would read a formula.
+    return text.replace("$", r"\$")
 
 
 # ---- several results ---------------------------------------------------------------------------------------
@@ -407,7 +422,7 @@ def comparison_figure(results: Mapping[str, Attribution], row: int = 0, reduce: 
         each.set_xlabel(f"{picture.shape[1]} × {picture.shape[0]} pixels", fontsize=8)
     for each, (name, map) in zip(axes[len(pictures) :], maps.items(), strict=True):
         _draw_map(each, map)
-        each.set_title(textwrap.fill(written(name), 24), fontsize=10)
+        each.set_title(_folded(written(name), 24), fontsize=10)
         each.set_xlabel(_short_scale(map), fontsize=8)
     whole.suptitle(_wrapped(f"target: {target_text(first, row)}", width * 0.8), fontsize=12)
     below = (
@@ -457,8 +472,8 @@ def trace_figure(trace: Trace, row: int = 0, *, index: int | None = None) -> Fig
     from matplotlib.figure import Figure
 
     nodes, weights, output, derivative, index = _trace_row(trace, row, index)
-    whole = Figure(figsize=(8.4, 2.9), layout="constrained")
-    left, right = whole.subplots(1, 2)
+    whole = Figure(figsize=(8.4, 2.9))
+    left, right = (_axes(whole, start, 0.3, 3.35, 1.85) for start in (0.65, 4.85))
     colour, shade = view.colours(True)[[40, 96]] / 255.0
     left.plot(nodes, output, color=colour, marker=".", markersize=4, linewidth=1.2)
     left.set_ylabel("output f" if index is None else f"output f of class {index}")
@@ -539,10 +554,8 @@ def _draw_checkpoints(
     limit, signed = view.colour_scale(joined), view.is_signed(joined)
     for each, (label, result), map in zip(axes, results, maps, strict=True):
         _draw_map(each, map, limit, signed)
-        each.set_title(textwrap.fill(label, 24), fontsize=10)
-        each.set_xlabel(
-            "\n".join(textwrap.fill(line, 28) for line in _prediction_lines(result, row)), fontsize=8
-        )
+        each.set_title(_folded(label, 24), fontsize=10)
+        each.set_xlabel("\n".join(_folded(line, 28) for line in _prediction_lines(result, row)), fontsize=8)
     if maps[0].ndim == 2:
         add_colour_bar(part, joined, limit, signed, ax=axes, fraction=0.04, pad=0.02, shrink=0.8)
     first = results[0][1]
@@ -565,7 +578,7 @@ def _draw_course(axes: Any, results: Sequence[tuple[str, Attribution]], row: int
     places = np.arange(len(outputs))
     axes.plot(places, outputs, color=view.colours(True)[40] / 255.0, marker="o", markersize=4)
     step = math.ceil(len(places) / 14)
-    labels = [textwrap.shorten(label, 16, placeholder=" …") for label, _ in results]
+    labels = [_plain(textwrap.shorten(label, 16, placeholder=" …")) for label, _ in results]
     axes.set_xticks(places[::step], labels[::step], fontsize=8)
     axes.set_ylabel("output for the target")
     axes.set_xlabel("checkpoint")

@@ -122,8 +122,9 @@ class IntegratedGradients(Method):
         problem = _normalized(problem) if self.normalize else problem
         baseline, path = resolve(self.baseline, problem.run.pictures), paths.resolve(self.path)
         name = quadrature.check(self.quadrature, self.steps, self.rtol)
-        if self.max_evaluations < 1:
-            raise BadInput(f"max_evaluations is {self.max_evaluations}; at least one gradient is needed")
+        least = 2 if name == "monte_carlo" else 1
+        if self.max_evaluations < least:
+            raise BadInput(f"max_evaluations is {self.max_evaluations}; at least {least} are needed here")
         accuracy = Accuracy(name, self.steps, self.rtol, self.max_evaluations)
 
         def draw(number: int) -> Shares:
@@ -149,7 +150,7 @@ def _absent(problem: Problem, baseline: Any, draw: int, where: Any) -> Leaves:
             raise BadInput("the baseline holds NaN or infinity; nothing can be counted from there")
     if where is None:
         return start
-    masks = where if isinstance(where, tuple) else (where,)
+    masks = problem.run.structure.parts(where)
     if len(masks) != len(start):
         raise BadInput(f"where has {len(masks)} masks for {len(start)} inputs; give one for each")
     return tuple(_masked(problem, *each) for each in zip(masks, start, problem.inputs, strict=True))
@@ -159,12 +160,12 @@ def _masked(problem: Problem, mask: Any, start: Array, x: Array) -> Array:
     mask = problem.ops.like(mask, x)
     if mask.ndim == x.ndim and mask.shape[0] == problem.run.batch and len(problem.rows) != problem.run.batch:
         mask = problem.ops.take(mask, problem.rows)
-    try:
-        return problem.ops.where(mask, start + x * 0, x)
-    except (RuntimeError, ValueError):
-        raise BadInput(
-            f"where has shape {tuple(mask.shape)}, which does not fit the input {tuple(x.shape)}"
-        ) from None
+    shape = tuple(x.shape)
+    if mask.ndim > x.ndim or any(
+        own not in (1, full) for own, full in zip(mask.shape[::-1], shape[::-1], strict=False)
+    ):
+        raise BadInput(f"where has shape {tuple(mask.shape)}, which does not fit the input {shape}")
+    return problem.ops.where(mask, start + x * 0, x)
 
 
 def _normalized(problem: Problem) -> Problem:
@@ -275,7 +276,7 @@ def _project_rows(problem: Problem, rows: Leaves) -> Leaves:
 
 @register(
     "blur_integrated_gradients",
-    "A = ∫₀¹ ∇f(x(α)) ⊙ dx/dα dα, x(α) = x blurred by (1 − α)σ",
+    "A = ∫₀¹ ∇f(x(α)) ⊙ dx/dα dα, x(α) = x blurred by (1 − α)³σ",
     "Xu, Venugopalan, Sundararajan 2020, arXiv:2004.03383",
     needs=("gradient", "pictures"),
 )

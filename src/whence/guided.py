@@ -42,7 +42,7 @@ def integrate(problem: Problem, start: Leaves, path: Guided, accuracy: Accuracy)
         if (error <= accuracy.rtol).all():
             break
     known = np.isfinite(error).all()
-    converged = np.asarray((error <= accuracy.rtol).reshape(len(problem.rows), -1).all(1))
+    converged = np.asarray(error <= accuracy.rtol)
     evaluations = np.full(len(problem.rows), spent)
     return Shares(coarse.values, evaluations, error if known else None, None, converged, trace=coarse.trace)
 
@@ -66,7 +66,8 @@ def _walk(problem: Problem, start: Leaves, path: Guided, steps: int) -> Shares:
     nodes = np.broadcast_to(np.arange(steps) / steps, (rows, steps))
     trace = Trace(nodes, np.full((rows, steps), 1 / steps), output, derivative)
     leaves = tuple(leaf.reshape(rows, *classes, *leaf.shape[1:]) for leaf in _leaves(problem, values))
-    return Shares(leaves, np.full(rows, steps), converged=np.ones(rows, dtype=bool), trace=trace)
+    met = np.ones(problem.output.shape, dtype=bool)
+    return Shares(leaves, np.full(rows, steps), converged=met, trace=trace)
 
 
 def _move(

@@ -6,7 +6,7 @@ into running sums as they come.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ from whence.shares import Shares, norms
 
 DEFAULT_RTOL = 0.02
 DEFAULT_MAX_EVALUATIONS = 1024
+DEFAULT_STEPS = 50
 # An example has converged when its estimated error times this is within the tolerance: the estimate scatters by a
 # fifth about the true error, and a promise should hold for nearly all examples, not for the median one.
 SAFETY = 1.25
@@ -43,7 +44,7 @@ class Accuracy:
     def levels(self, random: np.random.Generator) -> Iterator[Level]:
         """Yield the nodes to be visited, level by level."""
         if self.quadrature in RULES:
-            yield Level(*RULES[self.quadrature](self.steps or 50))
+            yield Level(*RULES[self.quadrature](self.steps or min(DEFAULT_STEPS, self.max_evaluations)))
         elif self.quadrature == "monte_carlo":
             yield from self._random_levels(random)
         else:
@@ -66,10 +67,21 @@ class _Sums:
     def __init__(self, ops: Operations, shape: tuple[int, ...], like: Array) -> None:
         self.ops, self.total = ops, ops.zeros(shape, like)
 
-    def fold(self, rows: slice, position: np.ndarray, weights: np.ndarray, flat: Array) -> None:
-        """Add contributions [n, d]; `weights` is [rows, n], zero where a contribution is another row's."""
+    def fold(
+        self, rows: slice, position: np.ndarray, weights: np.ndarray, flat: Array
+    ) -> Callable[[], None]:
+        """Add contributions [n, d]; `weights` is [rows, n], zero where a contribution is another row's.
+
+        Nothing is written before what this returns is called: memory may run out until then, and the chunk is
+        tried again.
+        """
         part = self.total[rows]
-        self.total[rows] = part + (self.ops.like(weights, flat) @ flat).reshape(part.shape)
+        new = part + (self.ops.like(weights, flat) @ flat).reshape(part.shape)
+
+        def write() -> None:
+            self.total[rows] = new
+
+        return write
 
 
 class _Spread(_Sums):
@@ -79,16 +91,17 @@ class _Spread(_Sums):
         super().__init__(ops, shape, like)
         self.running = Running(np.zeros(shape[0]), self.total, ops.zeros(shape, like))
 
-    def fold(self, rows: slice, position: np.ndarray, weights: np.ndarray, flat: Array) -> None:
-        """Merge contributions [n, d] of equal weight into the rows' moments."""
+    def fold(
+        self, rows: slice, position: np.ndarray, weights: np.ndarray, flat: Array
+    ) -> Callable[[], None]:
+        """Merge contributions [n, d] of equal weight into the rows' moments, once the result is called."""
         ops, shape = self.ops, self.total[rows].shape
         belongs = ops.like(weights > 0, flat)
         count = (weights > 0).sum(1).astype(np.float64)
         mean = (belongs @ flat) / ops.like(count[:, None], flat)
         centred = flat - ops.take(mean, position)
-        self.running.merge(
-            ops, rows, count, mean.reshape(shape), (belongs @ (centred * centred)).reshape(shape)
-        )
+        squares = (belongs @ (centred * centred)).reshape(shape)
+        return self.running.merge(ops, rows, count, mean.reshape(shape), squares)
 
 
 @dataclass
@@ -116,15 +129,13 @@ def integrate(problem: Problem, points: Points, accuracy: Accuracy, draw: int = 
             break
         sweep = _sweep(problem, points, level, active, state.used, state.random)
         error = state.add(level, active, sweep)
-        if accuracy.steps is not None:
+        if accuracy.steps is not None or accuracy.quadrature in RULES:
             state.converged[:] = True
             break
         if error is None:
             continue
-        worst = error.reshape(len(active), -1).max(1)
-        done = SAFETY * worst <= accuracy.rtol
-        state.converged[active[done]] = True
-        active = active[~done]
+        state.converged[active] = SAFETY * error <= accuracy.rtol
+        active = active[~state.converged[active].reshape(len(active), -1).all(1)]
         if not len(active):
             break
     return state.shares()
@@ -155,11 +166,15 @@ def _sweep(
         weights = np.zeros((last - first, len(pair)))
         weights[position - first, np.arange(len(pair))] = level.weights[node]
         slope = 0.0
-        for leaf, (gradient, speed) in enumerate(zip(gradients, velocity, strict=True)):
+        writes: list[Callable[[], None]] = []
+        for mine, gradient, speed in zip(sums, gradients, velocity, strict=True):
             part = ops.wide(gradient) * ops.wide(speed[:, None] if every else speed)
-            sums[leaf].fold(slice(first, last), position - first, weights, part.reshape(len(pair), -1))
+            flat = part.reshape(len(pair), -1)
+            writes.append(mine.fold(slice(first, last), position - first, weights, flat))
             slope = slope + part.reshape(*y.shape, -1).sum(-1)
         output[start:stop], derivative[start:stop] = ops.numpy(y), ops.numpy(slope)
+        for write in writes:
+            write()
         problem.run.progress.advance(len(pair))
         return y
 
@@ -201,7 +216,7 @@ class _State:
         self.problem, self.random, self.used = problem, random, 0
         self.sums = [kind(ops, (rows, *every, *leaf.shape[1:]), ops.wide(leaf[:1])) for leaf in problem.point]
         self.error = np.full((rows, *every), np.nan)
-        self.converged = np.zeros(rows, dtype=bool)
+        self.converged = np.zeros((rows, *every), dtype=bool)
         self.evaluations = np.zeros(rows, dtype=np.int64)
         self.nodes: list[np.ndarray] = []
         self.trace: dict[str, list[np.ndarray]] = {"weights": [], "output": [], "derivative": []}
@@ -228,7 +243,7 @@ class _State:
         # A copy: `take` may give a view, and the sums are written in place below.
         before = ops.take(mine.total, active) + 0
         if isinstance(mine, _Spread) and isinstance(new, _Spread):
-            mine.running.merge(ops, active, new.running.count, new.running.mean, new.running.squares)
+            mine.running.merge(ops, active, new.running.count, new.running.mean, new.running.squares)()
         else:
             ops.put(mine.total, active, before * level.keep + new.total)
         return norms(ops, ops.take(mine.total, active) - before, sum_axes(self.problem))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -67,8 +68,8 @@ class Running:
 
     def merge(
         self, ops: Operations, rows: slice | np.ndarray, count: np.ndarray, mean: Array, squares: Array
-    ) -> None:
-        """Fold another group's moments into some rows (Chan, Golub, LeVeque 1979)."""
+    ) -> Callable[[], None]:
+        """Fold another group's moments into some rows (Chan, Golub, LeVeque 1979), once the result is called."""
         before = self.count[rows]
         total = before + count
         delta = mean - self.mean[rows]
@@ -76,9 +77,13 @@ class Running:
         def per_row(values: np.ndarray) -> Array:
             return ops.like(values.reshape(-1, *(1,) * (mean.ndim - 1)), mean)
 
-        self.mean[rows] = self.mean[rows] + delta * per_row(count / total)
-        self.squares[rows] = self.squares[rows] + squares + delta * delta * per_row(before * count / total)
-        self.count[rows] = total
+        new_mean = self.mean[rows] + delta * per_row(count / total)
+        new_squares = self.squares[rows] + squares + delta * delta * per_row(before * count / total)
+
+        def write() -> None:
+            self.mean[rows], self.squares[rows], self.count[rows] = new_mean, new_squares, total
+
+        return write
 
     def error_of_mean(self, ops: Operations) -> Array:
         """Return the standard error of each row's mean."""

@@ -56,6 +56,8 @@ class Run:
     def forward(self, inputs: Leaves, rows: Rows, tap: Tap | None = None) -> tuple[Array, Array | None]:
         """Return the model's output [n, ...] for these rows, and what was seen at the tap."""
         ops = self.backend.ops
+        # What the model writes into its input (an in-place activation) must not reach ours, nor the user's.
+        inputs = tuple(ops.copy(leaf) for leaf in inputs)
         if isinstance(self.preprocess, Preprocess):
             inputs = tuple(self.preprocess.apply(ops, leaf, self.channels_last) for leaf in inputs)
         elif self.preprocess is not None:

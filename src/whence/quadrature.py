@@ -101,12 +101,15 @@ def check(quadrature: str | None, steps: int | None, rtol: float | None) -> Name
     name = quadrature or ("gauss" if steps is not None else "tolerance")
     if name not in NAMES:
         raise BadInput(unknown("quadrature", name, NAMES))
-    if steps is not None and (isinstance(steps, bool) or steps != int(steps) or steps < 1):
-        raise BadInput(f"steps is {steps}; it is a whole number of nodes, at least 1")
+    least = 2 if name == "monte_carlo" else 1  # one random node has no standard error
+    if steps is not None and (
+        isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < least
+    ):
+        raise BadInput(f"steps is {steps!r}; it is a whole number of nodes, at least {least}")
     if steps is not None and name in ("tolerance", "taylor"):
         raise BadInput(
             f"steps={steps} does not go with quadrature={name!r}; choose one of {', '.join(RULES)}"
         )
-    if rtol is not None and not 0 < rtol < 1:
-        raise BadInput(f"rtol is {rtol}; it is a relative error between 0 and 1, such as 0.02")
+    if rtol is not None and not (isinstance(rtol, (int, float, np.floating)) and 0 < rtol < 1):
+        raise BadInput(f"rtol is {rtol!r}; it is a relative error between 0 and 1, such as 0.02")
     return name  # type: ignore[return-value]

@@ -67,9 +67,26 @@ def register(
 
     def enter(cls: M) -> M:
         _records[name] = Record(name, cls, equation, citation, needs)
+        # The dataclass's own would fail on arrays: neither can those be hashed, nor do they compare to one bool.
+        cls.__eq__ = lambda self, other: type(self) is type(other) and _key(self) == _key(other)
+        cls.__hash__ = lambda self: hash(_key(self))
         return cls
 
     return enter
+
+
+def _key(method: Any) -> tuple[Any, ...]:
+    fields = dataclasses.fields(method)
+    return (type(method), *(_frozen(getattr(method, each.name)) for each in fields))
+
+
+def _frozen(value: Any) -> Any:
+    """Return something hashable that is equal for equal settings; an array is equal to itself alone."""
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_frozen, value))
+    if isinstance(value, dict):
+        return tuple((key, _frozen(part)) for key, part in value.items())
+    return ("array", id(value)) if getattr(value, "shape", None) else value
 
 
 @cache

@@ -37,6 +37,7 @@ def average(draws: int, draw: Callable[[int], Shares]) -> Shares:
         evaluations=np.sum([part.evaluations for part in parts], axis=0),
         converged=_all([part.converged for part in parts]),
         error=_mean([part.error for part in parts]),
+        output=first.output,
         baseline_output=_mean([part.baseline_output for part in parts]),
         residual=_mean([part.residual for part in parts]),
     )
@@ -74,7 +75,7 @@ def repeat(
     scales = [problem.spread(leaf) * noise for leaf in problem.inputs]
     moments = Moments(highest=4 if statistic == "variance" else 2)
     evaluations = np.zeros(rows, dtype=np.int64)
-    converged = np.ones(rows, dtype=bool)
+    converged = np.ones(problem.output.shape, dtype=bool)
     together = max(1, ROWS_TOGETHER // rows)
     for first in range(0, samples, together):
         draws = range(first, min(first + together, samples))
@@ -85,7 +86,7 @@ def repeat(
             moments.add(tuple(leaf * leaf for leaf in part) if statistic == "square" else part)
         evaluations += shares.evaluations.reshape(len(draws), rows).sum(0)
         if shares.converged is not None:
-            converged &= shares.converged.reshape(len(draws), rows).all(0)
+            converged &= shares.converged.reshape(len(draws), *converged.shape).all(0)
     varies = statistic == "variance"
     return Shares(
         values=moments.variance() if varies else tuple(moments.mean),

@@ -26,13 +26,16 @@ class Shares:
     baseline_output: np.ndarray | None = None
     residual: np.ndarray | None = None
     trace: Trace | None = None
+    output: np.ndarray | None = None
 
     def with_residual(self, problem: Problem, baseline_output: np.ndarray) -> Shares:
         """Return the shares with residual = Σ shares − (f(x) − f(x')), in float64."""
         every = problem.output.ndim
         total = sum(sums(problem.ops, leaf, every) for leaf in self.values)
         residual = total - (problem.output - baseline_output)
-        return replace(self, baseline_output=baseline_output, residual=np.asarray(residual))
+        return replace(
+            self, output=problem.output, baseline_output=baseline_output, residual=np.asarray(residual)
+        )
 
 
 def sums(ops: Operations, values: Array, keep: int) -> np.ndarray:

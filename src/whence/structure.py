@@ -26,6 +26,18 @@ class Structure:
         parts = [next(remaining) if present else None for present in self.present]
         return dict(zip(self.keys, parts, strict=True)) if self.kind is dict else tuple(parts)
 
+    def parts(self, given: Any) -> list[Any]:
+        """Return the arrays of something else given in this structure (a baseline, a mask), in the leaves' order.
+
+        Raises:
+            BadInput: a name is not one of the inputs'.
+        """
+        if isinstance(given, Mapping):
+            if self.kind is not dict or set(given) - set(self.keys):
+                raise BadInput(f"{list(given)} does not name the inputs, which are {list(self.keys)}")
+            given = tuple(given.get(key) for key in self.keys)
+        return [part for part in (given if isinstance(given, tuple) else (given,)) if part is not None]
+
     def name(self, leaf: int) -> str:
         """Return how a person would call the leaf in an error."""
         if self.kind is None:

@@ -27,7 +27,8 @@ class Target:
     other: int | Sequence[int] | Array | None = None
 
     def __repr__(self) -> str:
-        parts = [repr(part) for part in (self.index, self.other) if part is not None]
+        given = (self.index,) if self.other is None else (self.index, self.other)
+        parts = [repr(part) for part in given if len(given) > 1 or part is not None]
         return f"{self.kind}({', '.join(parts)})"
 
 
@@ -184,7 +185,8 @@ def _probabilities(y: Array, ops: Operations) -> Array:
 
 
 def _log_probabilities(y: Array, ops: Operations) -> Array:
-    return ops.log(ops.sigmoid(y)) if y.shape[1] == 1 else ops.log_softmax(y)
+    # log σ(z) is the log-softmax of (z, 0), which does not underflow.
+    return ops.log_softmax(ops.concatenate([y, y * 0], 1))[:, :1] if y.shape[1] == 1 else ops.log_softmax(y)
 
 
 def _are_probabilities(output: Array, ops: Operations) -> bool:

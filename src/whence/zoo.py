@@ -172,6 +172,12 @@ def load_weights(model: Any, path: str | Path, *, trust: bool = False) -> None:
             misshapen or not finite.
         WorkFailed: PyTorch is not installed.
     """
+    check_weights(path, trust=trust)
+    _torch_zoo().load_weights(model, Path(path))
+
+
+def check_weights(path: str | Path, *, trust: bool = False) -> None:
+    """Refuse a weights file that is missing or of a refused kind, without opening it or importing PyTorch."""
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix != ".safetensors" and suffix not in PICKLES:
@@ -184,7 +190,6 @@ def load_weights(model: Any, path: str | Path, *, trust: bool = False) -> None:
     if not path.is_file():
         problem = "it is a folder" if path.is_dir() else "there is no such file"
         raise BadInput(f"cannot read weights from {path}: {problem}; check the path")
-    _torch_zoo().load_weights(model, path)
 
 
 def save_weights(model: Any, path: str | Path) -> None:

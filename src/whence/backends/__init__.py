@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -49,6 +50,10 @@ class Operations(Protocol):
         ...
 
     def cast(self, array: Array, reference: Array) -> Array: ...
+    def copy(self, array: Array) -> Array:
+        """Return the same values in memory of their own, differentiably."""
+        ...
+
     def take(self, array: Array, rows: np.ndarray) -> Array: ...
     def put(self, array: Array, rows: np.ndarray, value: Array) -> None:
         """Write `value` into the rows of `array`, in place; only ever called on arrays made here."""
@@ -158,7 +163,8 @@ def resolve(model: Any, inputs: Any) -> Backend:
             f"{package} models have no backend yet; wrapped as a callable on NumPy arrays they can be explained by "
             "sensitivity, and by smoothgrad, smoothgrad_squared and vargrad of it"
         )
-    if callable(model) or is_estimator(model):
+    # The sub-module `callable` is an attribute of this package, and hides the built-in of that name.
+    if builtins.callable(model) or is_estimator(model):
         return CallableBackend()
     raise BadInput(
         f"model is a {type(model).__name__}, which cannot be called; pass a torch module or a callable"

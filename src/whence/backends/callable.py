@@ -32,6 +32,9 @@ class NumpyOperations:
     def cast(self, array: Array, reference: Array) -> Array:
         return array.astype(reference.dtype)
 
+    def copy(self, array: Array) -> Array:
+        return array.copy()
+
     def take(self, array: Array, rows: np.ndarray) -> Array:
         return array[rows]
 

@@ -39,6 +39,9 @@ class TorchOperations:
     def cast(self, array: Array, reference: Array) -> Array:
         return array.to(reference.dtype)
 
+    def copy(self, array: Array) -> Array:
+        return array.clone()
+
     def take(self, array: Array, rows: np.ndarray) -> Array:
         first = int(rows[0]) if len(rows) else 0
         if len(rows) and (rows == first).all():
@@ -123,7 +126,9 @@ class TorchBackend:
         if array.dtype.kind not in "fiub":
             raise BadInput(f"an input holds {array.dtype} values; pass numbers")
         wanted = dtype if array.dtype.kind == "f" else None
-        return torch.as_tensor(np.ascontiguousarray(array), device=device, dtype=wanted)
+        own = np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
+        with torch.inference_mode(False):
+            return torch.from_numpy(own).to(device=device, dtype=wanted)
 
     def value(self, function: Callable[[Leaves], Array], leaves: Leaves) -> Array:
         with torch.no_grad():

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from whence.backends import Array, Tap
+from whence.backends.torch_copy import is_compiled, original_of, put_back, reached, structural_copy
 from whence.errors import BadInput, Refused
 
 _random_lock = threading.RLock()
 _random_depth = 0
-_random_state: tuple[torch.Tensor, list[torch.Tensor]] | None = None
+_random_state: tuple[torch.Tensor, list[torch.Tensor], Any, Any] | None = None
 _uncopied_lock = threading.RLock()
 
 
@@ -31,13 +34,23 @@ def device_of(model: Any) -> tuple[torch.device | None, torch.dtype | None]:
 
 @contextmanager
 def guarded_random_state(seed: int) -> Generator[None]:
-    """Seed torch's global generators and put their states back when the last of several threads is done."""
+    """Seed the global generators a model may draw from; put them back when the last of several threads is done."""
     global _random_depth, _random_state  # noqa: PLW0603
     cuda = torch.cuda.is_available() and torch.cuda.is_initialized()
     with _random_lock:
         if _random_depth == 0:
-            _random_state = (torch.get_rng_state(), torch.cuda.get_rng_state_all() if cuda else [])
-            torch.manual_seed(seed)
+            _random_state = (
+                torch.get_rng_state(),
+                torch.cuda.get_rng_state_all() if cuda else [],
+                np.random.get_state(),
+                random.getstate(),
+            )
+            # Not torch.manual_seed: it would also seed, for ever, a CUDA that is not yet in use.
+            torch.default_generator.manual_seed(seed)
+            if cuda:
+                torch.cuda.manual_seed_all(seed)
+            np.random.seed(seed % 2**32)
+            random.seed(seed)
         _random_depth += 1
     try:
         yield
@@ -48,6 +61,8 @@ def guarded_random_state(seed: int) -> Generator[None]:
                 torch.set_rng_state(_random_state[0])
                 if _random_state[1]:
                     torch.cuda.set_rng_state_all(_random_state[1])
+                np.random.set_state(_random_state[2])
+                random.setstate(_random_state[3])
                 _random_state = None
 
 
@@ -97,11 +112,16 @@ class TorchSession:
             raise Refused(
                 f"layer {name!r}: the model is a plain function, which has no named layers; pass a module"
             )
+        name = ".".join(part for part in name.split(".") if part != "_orig_mod")
         modules = dict(self.function.named_modules(remove_duplicate=False))
         if name not in modules or not name:
             from whence.naming import unknown
 
             raise BadInput(unknown("layer", name, [each for each in modules if each]))
+        if isinstance(modules[name], torch.jit.ScriptModule):
+            raise Refused(
+                f"layer {name!r} is scripted and cannot be watched; explain the model it was made from"
+            )
         return modules[name]
 
 
@@ -130,7 +150,9 @@ def _tapped(module: nn.Module, tap: Tap) -> Generator[list[Array]]:
             raise _Stop
         if tap.replacement is None:
             return None
-        return (tap.replacement, *value[1:]) if isinstance(value, tuple) else tap.replacement
+        # A copy: the layer after it may work in place, which a leaf of the graph forbids.
+        replacement = tap.replacement.clone()
+        return (replacement, *value[1:]) if isinstance(value, tuple) else replacement
 
     def before(_: nn.Module, arguments: tuple[Any, ...]) -> Any:
         return meet(arguments)
@@ -147,86 +169,27 @@ def _tapped(module: nn.Module, tap: Tap) -> Generator[list[Array]]:
 
 @contextmanager
 def original(model: Any) -> Generator[TorchSession]:
-    """Yield a session on a structural copy of the model that shares its weights, or on the model under a lock."""
-    if not isinstance(model, nn.Module):
-        yield TorchSession(model, [])
-        return
-    notes: list[str] = []
-    if isinstance(getattr(model, "_orig_mod", None), nn.Module):
-        model = model._orig_mod
-        notes.append("the model is compiled; it was explained through its original, uncompiled module")
-    copied = structural_copy(model)
-    if copied is not None:
-        yield TorchSession(copied, notes)
-        return
-    notes.append(
-        "the model cannot be copied (scripted); it was run itself, under a lock, and its modes were restored"
-    )
-    with _uncopied_lock:
-        modes = [(module, module.training) for module in model.modules()]
-        buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-        model.eval()
-        try:
-            yield TorchSession(model, notes)
-        finally:
-            for module, mode in modes:
-                module.training = mode
-            with torch.no_grad():
-                for buffer, value in buffers:
-                    buffer.copy_(value)
+    """Yield a session on a structural copy of the model that shares its weights, or on the model under a lock.
 
-
-# What a copy of a module holds anew; everything else in its dictionary is taken over with its references moved.
-_OWN = ("_modules", "_parameters", "_buffers")
-
-
-def structural_copy(model: nn.Module) -> nn.Module | None:
-    """Return a copy in eval mode whose weights are the model's own memory, without gradients; None if scripted.
-
-    Modules, lists and dictionaries are new, so hooks, modes and counters of the original cannot be changed by
-    running the copy; weights are shared, so it costs microseconds a module. Buffers are copied, because a forward
-    pass may write to them.
+    Raises:
+        BadInput: the model's lazy layers have no weights yet.
     """
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-        return None
-    moved: dict[int, Any] = {}
-    for module in model.modules():
-        moved[id(module)] = object.__new__(type(module))
-        for parameter in module._parameters.values():
-            if parameter is not None and id(parameter) not in moved:
-                moved[id(parameter)] = _frozen(parameter)
-        for buffer in module._buffers.values():
-            if buffer is not None and id(buffer) not in moved:
-                moved[id(buffer)] = buffer.detach().clone()
-    for module in model.modules():
-        state = {name: _moved(value, moved) for name, value in module.__dict__.items()}
-        state["training"] = False
-        moved[id(module)].__dict__.update(state)
-    return moved[id(model)]
-
-
-def _frozen(parameter: nn.Parameter) -> torch.Tensor:
-    # A frozen parameter keeps convolutions from saving their input for a weight gradient nobody asked for.
-    if type(parameter) is nn.Parameter:
-        return nn.Parameter(parameter.detach(), requires_grad=False)
-    return parameter.detach()
-
-
-def _moved(value: Any, moved: Mapping[int, Any]) -> Any:
-    """Return `value` with every module, parameter and buffer in it replaced by the copy's."""
-    if id(value) in moved:
-        return moved[id(value)]
-    kind = type(value)
-    if kind in (list, set):
-        return kind(_moved(each, moved) for each in value)
-    if kind is tuple:
-        return tuple(_moved(each, moved) for each in value)
-    if isinstance(value, dict):
-        copied = value.copy()
-        for key, each in copied.items():
-            copied[key] = _moved(each, moved)
-        return copied
-    owner = getattr(value, "__self__", None)
-    if isinstance(owner, nn.Module) and id(owner) in moved and hasattr(value, "__func__"):
-        return value.__func__.__get__(moved[id(owner)])
-    return value
+    notes: list[str] = []
+    modules, hindrance = reached(model)
+    if any(is_compiled(each) or vars(each).get("_compiled_call_impl") for each in modules):
+        notes.append("the model is compiled; it was explained through its original, uncompiled module")
+    for each in modules:
+        if any(nn.parameter.is_lazy(part) for part in (*each._parameters.values(), *each._buffers.values())):  # pyright: ignore[reportArgumentType]
+            raise BadInput(f"the model's {type(each).__name__} has no weights yet; run the model once first")
+    if not hindrance:
+        yield TorchSession(structural_copy(model, modules), notes)
+        return
+    if isinstance(model, nn.Module) or any(module.training for module in modules):
+        notes.append(
+            f"the model cannot be copied ({hindrance}); it was run itself, under a lock, and its modes were restored"
+        )
+    with _uncopied_lock, put_back(modules):
+        for module in modules:
+            module.training = False
+            vars(module).pop("_compiled_call_impl", None)
+        yield TorchSession(original_of(model), notes)

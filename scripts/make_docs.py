@@ -1,0 +1,317 @@
+"""Make the generated part of docs/: one page per registered method, the outputs of the snippets, the pictures.
+
+    python scripts/make_docs.py              everything
+    python scripts/make_docs.py --pages      only the methods' pages (no pictures, no outputs)
+
+The tests import this file, so that what they compare with is made in the same way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import dataclasses
+import inspect
+import io
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+DIGIT = 3
+LARGEST_PICTURE = 60_000
+
+NEEDS = {
+    "gradient": "a model with gradients: a PyTorch module, or a function of torch tensors",
+    "values": "nothing but the model's values, so it works on black boxes too",
+    "background": "rows of a data set, as its `baseline`",
+    "pictures": "pictures, or other arrays with a height and a width",
+    "layer": "the name of a layer",
+    "few features": "few features",
+    "what it wraps": "what the method inside it needs",
+}
+# What a method needs beyond its defaults, as the snippet writes it.
+ARGUMENTS = {"background": "baseline=whence.baseline.dataset(digits.train_images, samples=100)"}
+PROMISES = {
+    "residual": "the sum of the shares minus f(x) − f(x')",
+    "error": "the estimated relative error of the shares, with the default settings",
+    "standard_error": "the sampling error of each share",
+    "trace": "nodes, weights, output and slope along the path",
+}
+
+
+# ---- snippets ------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A fenced block of a page: its language, text, line number, and the comment on the line above it."""
+
+    language: str
+    text: str
+    line: int
+    comment: str
+
+
+def blocks(page: str) -> list[Block]:
+    """Return the fenced blocks of a page, in order."""
+    found: list[Block] = []
+    lines = page.split("\n")
+    start, language, above = None, "", ""
+    for number, line in enumerate(lines):
+        if start is None and (match := re.match(r"^\s*```(\w*)\s*$", line)):
+            start, language = number, match[1]
+            above = next((each for each in reversed(lines[:number]) if each.strip()), "")
+        elif start is not None and re.match(r"^\s*```\s*$", line):
+            comment = re.fullmatch(r"\s*<!-- (.*) -->\s*", above)
+            text = inspect.cleandoc("\n".join(lines[start + 1 : number]))
+            found.append(Block(language, text, start + 1, comment[1] if comment else ""))
+            start = None
+    return found
+
+
+def run(page: Path) -> Iterator[tuple[Block, str, str | None]]:
+    """Run a page's python blocks in one namespace; give each with what it printed and the output the page states."""
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    every = blocks(page.read_text(encoding="utf-8"))
+    for block, after in zip(every, [*every[1:], None], strict=True):
+        if block.language != "python" or block.comment.startswith("not run"):
+            continue
+        printed = io.StringIO()
+        # Empty lines in front, so that an error names the line of the page.
+        code = compile("\n" * block.line + block.text, str(page), "exec")
+        with contextlib.redirect_stdout(printed):
+            exec(code, namespace)
+        stated = after.text if after is not None and after.comment == "output" else None
+        yield block, printed.getvalue().rstrip(), stated
+
+
+def refresh(page: Path) -> None:
+    """Write what a page's snippets print into its output blocks."""
+    text = page.read_text(encoding="utf-8")
+    outputs = [printed for _, printed, stated in run(page) if stated is not None]
+    pattern = re.compile(r"(<!-- output -->\n```text\n)(.*?)(```)", re.S)
+    numbered = iter(outputs)
+    page.write_text(pattern.sub(lambda match: f"{match[1]}{next(numbered)}\n{match[3]}", text), encoding="utf-8")
+
+
+def pages() -> list[Path]:
+    """Return every page of docs/, the generated ones too, and the README where there is one."""
+    readme = [page for page in [ROOT / "README.md"] if page.exists()]
+    return readme + sorted(DOCS.rglob("*.md"))
+
+
+# ---- the methods' pages --------------------------------------------------------------------------------------
+
+
+def described(cls: type) -> tuple[str, dict[str, str]]:
+    """Return a class's description, and the text of each of its attributes, from its docstring."""
+    description, _, listed = (inspect.getdoc(cls) or "").partition("\nAttributes:\n")
+    texts: dict[str, str] = {}
+    names: list[str] = []
+    for line in listed.split("\n"):
+        if match := re.match(r"^ {4}(\w[\w, ]*): (.*)$", line):
+            names = match[1].split(", ")
+            texts |= dict.fromkeys(names, match[2])
+        elif line.strip():
+            texts |= {name: f"{texts[name]} {line.strip()}" for name in names}
+    return description.strip(), texts
+
+
+def field_text(cls: type, name: str) -> str:
+    """Return what a field means; "as for Other" is looked up there."""
+    import whence
+
+    _, texts = described(cls)
+    text = texts.get(name, "")
+    if match := re.match(r"as for (\w+)", text):
+        others = {record.cls.__name__: record.cls for record in whence.methods().values()}
+        text = field_text(others[match[1]], name) + text[match.end() :].rstrip(".")
+    return text.rstrip(".")
+
+
+def snippet(record: Any) -> str:
+    """Return a complete program that explains one digit by a method."""
+    arguments = ", ".join(ARGUMENTS[need] for need in record.needs if need in ARGUMENTS)
+    return f'''import whence
+
+loaded = whence.zoo.load("digits-cnn")
+digits = whence.data.digits()
+picture = digits.test_images[{DIGIT}:{DIGIT + 1}]  # a handwritten 9
+
+method = whence.{record.cls.__name__}({arguments})
+result = method(loaded.model, picture, target=9, preprocess=loaded.preprocess)
+print(result.values.shape)  # one share per pixel
+figure = result.plot()'''
+
+
+def explained(record: Any) -> Any:
+    """Return the result of a method's snippet."""
+    namespace: dict[str, Any] = {}
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(snippet(record).replace("figure = result.plot()", ""), namespace)
+    return namespace["result"]
+
+
+def cell(text: str) -> str:
+    """Return text that a table's cell can hold."""
+    return text.replace("|", "&#124;").replace("\n", " ")
+
+
+def method_page(record: Any, promised: list[str]) -> str:
+    """Return the page of one method; `promised` names the parts of the result that it fills."""
+    import whence
+
+    description, _ = described(record.cls)
+    first, _, rest = description.partition("\n")
+    fields = [
+        f"| `{each.name}` | `{cell(repr(each.default))}` | {cell(field_text(record.cls, each.name))} |"
+        for each in dataclasses.fields(record.cls)
+    ]
+    table = ["| field | default | meaning |", "|---|---|---|", *fields] if fields else ["This method has no settings."]
+    kept = [f"- `{name}`: {text}" for name, text in PROMISES.items() if name in promised]
+    missing = [f"`{name}`" for name in PROMISES if name not in promised]
+    result = ["Besides `values`, `output` and `evaluations` the result fills:", "", *kept] if kept else []
+    none = f"`None` here: {', '.join(missing)}." if missing else ""
+    needs = "; ".join(NEEDS.get(need, need) for need in record.needs)
+    assert hasattr(whence, record.cls.__name__), f"{record.cls.__name__} is no public name"
+    parts = [
+        "<!-- made by scripts/make_docs.py from the registry; do not edit -->",
+        f"# {record.cls.__name__}",
+        first,
+        *([rest.strip()] if rest.strip() else []),
+        f"```text\n{record.equation}\n```",
+        f"- registered name: `{record.name}`\n- class: `whence.{record.cls.__name__}`\n- needs: {needs}\n"
+        f"- from: {record.citation}",
+        f"![{record.cls.__name__} on a handwritten digit](../images/method-{record.name}.png)",
+        "## Use",
+        f"```python\n{snippet(record)}\n```",
+        f'The same by name: `whence.explain(model, inputs, "{record.name}")`. On the command line:',
+        f"```console\n$ whence explain digit.png --model digits-cnn --method {record.name}\n```",
+        "## Settings",
+        "\n".join(table),
+        "## What the result says",
+        *(["\n".join(result)] if result else []),
+        *([none] if none else []),
+        "[All methods](index.md)",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def index_page(records: dict[str, Any]) -> str:
+    """Return the table of all methods."""
+    rows = [
+        f"| [{name}]({name}.md) | `{record.cls.__name__}` | {cell(record.summary)} | {cell(', '.join(record.needs))} |"
+        for name, record in records.items()
+    ]
+    equations = [f"{name}\n    {record.equation}" for name, record in records.items()]
+    needs = sorted({need for record in records.values() for need in record.needs})
+    meaning = [f"- *{need}*: {NEEDS.get(need, need)}" for need in needs]
+    return "\n".join([
+        "<!-- made by scripts/make_docs.py from the registry; do not edit -->",
+        "", "# Methods", "",
+        "Every method is one entry of one registry. The command line, the reports, this table and the tests are made from it.",
+        "`whence.methods()` returns it, and `whence methods` prints it.", "",
+        "| name | class | what it gives | needs |", "|---|---|---|---|", *rows, "",
+        "What the last column means:", "", *meaning, "",
+        "## Equations", "",
+        "f is the explained output, x the input, x' the baseline, ⊙ the product feature by feature, A the shares.", "",
+        "```text", *equations, "```", "",
+        "[How to add a method](../design.md#how-to-add-a-method)", "",
+    ])  # fmt: skip
+
+
+def method_pages() -> dict[str, str]:
+    """Return the text of every generated page by its path below docs/."""
+    import whence
+
+    records = whence.methods()
+    made = {"methods/index.md": index_page(records)}
+    for name, record in records.items():
+        result = explained(record)
+        promised = [part for part in PROMISES if getattr(result, part) is not None]
+        made[f"methods/{name}.md"] = method_page(record, promised)
+    return made
+
+
+# ---- pictures ------------------------------------------------------------------------------------------------
+
+
+def draw_methods(folder: Path) -> None:
+    """Draw each method's map of one digit."""
+    import whence
+
+    for name, record in whence.methods().items():
+        figure = explained(record).plot()
+        figure.savefig(folder / f"method-{name}.png", dpi=72)
+
+
+def draw_tutorial(folder: Path) -> None:
+    """Run the tutorial, which draws its own pictures, and keep them."""
+    here = Path.cwd()
+    with tempfile.TemporaryDirectory() as scratch:
+        os.chdir(scratch)
+        try:
+            list(run(DOCS / "tutorials" / "integrated-gradients.md"))
+        finally:
+            os.chdir(here)
+        for picture in (Path(scratch) / "figures").glob("*.png"):
+            shrunk(picture, folder / picture.name)
+
+
+def shrunk(source: Path, target: Path) -> None:
+    """Copy a picture with at most 128 colours, which keeps small what is mostly white paper."""
+    from PIL import Image
+
+    Image.open(source).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(target, optimize=True)
+
+
+def skeleton(code: str) -> str:
+    """Return a program without its comments and the words in its strings, to compare two translations."""
+
+    class Blank(ast.NodeTransformer):
+        def visit_Constant(self, node: ast.Constant) -> ast.Constant:
+            return ast.Constant("") if isinstance(node.value, str) else node
+
+        def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.JoinedStr:
+            return ast.JoinedStr([self.visit(each) for each in node.values if isinstance(each, ast.FormattedValue)])
+
+    return ast.dump(Blank().visit(ast.parse(code)))
+
+
+def main() -> None:
+    """Make what was asked for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--pages", action="store_true", help="only the methods' pages")
+    only_pages = parser.parse_args().pages
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    images = DOCS / "images"
+    images.mkdir(exist_ok=True)
+    (DOCS / "methods").mkdir(exist_ok=True)
+    made = method_pages()
+    for stale in set((DOCS / "methods").glob("*.md")) - {DOCS / name for name in made}:
+        stale.unlink()
+    for name, text in made.items():
+        (DOCS / name).write_text(text, encoding="utf-8")
+    if only_pages:
+        return
+    draw_methods(images)
+    draw_tutorial(images)
+    here = Path.cwd()
+    for page in pages():
+        if "<!-- output -->" in page.read_text(encoding="utf-8"):
+            with tempfile.TemporaryDirectory() as scratch:
+                os.chdir(scratch)
+                try:
+                    refresh(page)
+                finally:
+                    os.chdir(here)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,250 @@
+"""The command line: words in, exit status out. Nothing heavy is imported before the work begins."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from cyclopts import App, CycloptsError, Parameter
+
+from whence import __version__
+from whence.cli_options import ANSWER, QUESTION, AccuracyFlags, AnswerFlags, ModelFlags, QuestionFlags
+from whence.errors import Refused, UnsupportedByBackend, WhenceError, WorkFailed
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+WRONG_USE: Final = 2
+FAILED: Final = 1
+INTERRUPTED: Final = 130
+TRACEBACK: Final = "WHENCE_TRACEBACK"
+"""Set this environment variable to see where an unexpected failure happened."""
+
+app = App(
+    name="whence",
+    help="What a neural network based its prediction on: every pixel's share of the answer, and how accurate it is.",
+    help_epilogue="""Begin with:
+
+  whence demo                                            a tour on a real digit; nothing to download
+  whence explain digit.png --model mnist-cnn             a digit of your own, 28 x 28, white on black
+  whence explain photo.jpg --model mobilenet-v2 --weights mobilenet_v2.safetensors
+
+Each command has its own --help. Exit status: 0 success, 2 wrong use, 1 the work failed.""",
+    help_format="plaintext",
+    default_parameter=Parameter(negative="", negative_iterable="", show_default=False),
+    suppress_keyboard_interrupt=False,
+    version=__version__,
+)
+
+Save = Annotated[bool, Parameter(group=ANSWER)]
+
+
+@app.command(
+    help_epilogue="""Examples:
+
+  whence demo
+  whence demo --data mnist --out tour"""
+)
+def demo(
+    *,
+    data: str = "digits",
+    data_dir: Path | None = None,
+    quick: bool = False,
+    answer: AnswerFlags = AnswerFlags(out=Path("whence-demo")),  # noqa: B008
+) -> None:
+    """Take the tour: all methods on one real handwritten digit, and a report to look at.
+
+    Args:
+        data: digits (8 x 8, inside the install) or mnist (28 x 28, downloaded once, 11 MB).
+        data_dir: the folder of MNIST's four files; else $WHENCE_DATA_DIR, else your cache.
+        quick: rougher and faster.
+        answer: where the answer goes.
+    """
+    from whence import demo as tour
+
+    with _screen(answer.json) as (console, tell):
+        tell(tour.run(data, data_dir, quick, answer, console))
+
+
+@app.command(
+    help_epilogue="""Examples:
+
+  whence explain cat.jpg --model mobilenet-v2 --weights mobilenet_v2.safetensors --target "Egyptian cat"
+  whence explain digit.png --model mnist-cnn --method smoothgrad --samples 100
+  whence explain digit.png --model mnist-cnn --target margin:4,9
+  whence explain photos/ --model torchvision.models:resnet50 --weights resnet50.safetensors --labels names.txt
+      --size 256 --crop 224 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
+  whence explain digit.png --model my_module:make --weights epoch1.safetensors --weights epoch9.safetensors"""
+)
+def explain(
+    images: list[Path],
+    /,
+    *,
+    method: Annotated[str, Parameter(group=QUESTION)] = "integrated_gradients",
+    model: ModelFlags = ModelFlags(),  # noqa: B008
+    question: QuestionFlags = QuestionFlags(),  # noqa: B008
+    accuracy: AccuracyFlags = AccuracyFlags(),  # noqa: B008
+    answer: AnswerFlags = AnswerFlags(),  # noqa: B008
+    save: Save = False,
+) -> None:
+    """Explain what a model says to one or more pictures.
+
+    Prints the answer and how far to trust its explanation, and writes an overlay for each picture and a report.
+
+    Args:
+        images: picture files, or folders of them.
+        method: a name from `whence methods`; integrated_gradients by default.
+        model: the model.
+        question: the question.
+        accuracy: the accuracy.
+        answer: where the answer goes.
+        save: also write each result as numbers: a NumPy archive, read back by whence.load.
+    """
+    from whence import cli_explain
+
+    question = _all_in_words(question)
+    with _screen(answer.json) as (console, tell):
+        job = cli_explain.understood(images, method, model, question, accuracy, answer, save)
+        tell(cli_explain.run(job, console))
+
+
+@app.command(
+    help_epilogue="""Examples:
+
+  whence compare digit.png --model mnist-cnn --data-dir mnist/
+  whence compare cat.jpg --model mobilenet-v2 --weights mobilenet_v2.safetensors --quick
+  whence compare cat.jpg --model my_module:make --methods integrated_gradients,saliency --background photos/"""
+)
+def compare(
+    image: Path,
+    /,
+    *,
+    methods: Annotated[str | None, Parameter(group=QUESTION)] = None,
+    model: ModelFlags = ModelFlags(),  # noqa: B008
+    question: QuestionFlags = QuestionFlags(),  # noqa: B008
+    accuracy: AccuracyFlags = AccuracyFlags(),  # noqa: B008
+    answer: AnswerFlags = AnswerFlags(),  # noqa: B008
+) -> None:
+    """Show all methods side by side on one picture: one report and one picture of all maps.
+
+    Args:
+        image: a picture file.
+        methods: a comma list of names from `whence methods`; all of them by default.
+        model: the model.
+        question: the question.
+        accuracy: the accuracy.
+        answer: where the answer goes.
+    """
+    from whence import cli_compare
+
+    with _screen(answer.json) as (console, tell):
+        tell(cli_compare.run(image, methods, model, question, accuracy, answer, console))
+
+
+@app.command(
+    help_epilogue="""Examples:
+
+  whence methods
+  whence methods --json"""
+)
+def methods(*, json: bool = False) -> None:
+    """List the methods: what each needs, its equation, and the paper it is from.
+
+    Args:
+        json: print one JSON list for programs instead of the table.
+    """
+    from whence import cli_show, registry
+
+    with _screen(json) as (console, tell):
+        if not json:
+            cli_show.registry_table(console)
+        names = ("name", "summary", "needs", "equation", "citation", "fields")
+        tell([{name: getattr(each, name) for name in names} for each in registry.methods().values()])
+
+
+# ---- around the commands -----------------------------------------------------------------------------------
+
+
+def _all_in_words(question: QuestionFlags) -> QuestionFlags:
+    return replace(question, target=question.target) if question.target else question
+
+
+@contextlib.contextmanager
+def _screen(as_json: bool) -> Any:
+    """Yield a console, and a function that ends the command with its payload.
+
+    With `as_json` the console is silent, and whatever else is printed (by the user's own model) goes to stderr.
+    """
+    from rich.console import Console
+
+    if not as_json:
+        yield Console(highlight=False, emoji=False), lambda payload: None
+        return
+    from whence.cli_show import to_json
+
+    wanted: list[Any] = []
+    with contextlib.redirect_stdout(sys.stderr):
+        yield Console(quiet=True), wanted.append
+    for payload in wanted:
+        print(to_json(payload))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line (that of the process by default) and return its exit status."""
+    from whence.cli_context import COMMAND
+
+    words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal that lacks × or █
+    token = COMMAND.set(shlex.join(["whence", *words]))
+    try:
+        app(words, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
+        return 0
+    except KeyboardInterrupt:
+        return _fail(words, "stopped; files that were finished are kept", "Interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read the output has gone; a second failure while Python flushes it would be noise.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except CycloptsError as problem:
+        return _fail(words, str(problem), "BadInput", WRONG_USE)
+    except Exception as problem:
+        return _failed_with(words, problem)
+    finally:
+        COMMAND.reset(token)
+
+
+def _failed_with(words: Sequence[str], problem: Exception) -> int:
+    if os.environ.get(TRACEBACK):
+        import traceback
+
+        traceback.print_exception(problem)
+    if isinstance(problem, WorkFailed):
+        return _fail(words, str(problem), "WorkFailed", FAILED)
+    if isinstance(problem, WhenceError):
+        kind = "Refused" if isinstance(problem, Refused) else type(problem).__name__
+        status = WRONG_USE if isinstance(problem, (ValueError, UnsupportedByBackend)) else FAILED
+        return _fail(words, str(problem), kind, status)
+    if isinstance(problem, MemoryError) or "out of memory" in str(problem).lower():
+        return _fail(words, "there is not enough memory; try --chunk 1, --size or a smaller picture", "WorkFailed", FAILED)
+    text = f"{type(problem).__name__}: {problem}; set {TRACEBACK}=1 to see where, and please report it"
+    return _fail(words, f"something failed that should not: {text}", "WorkFailed", FAILED)
+
+
+def _fail(words: Sequence[str], text: str, kind: str, status: int) -> int:
+    line = " ".join(text.split())
+    with contextlib.suppress(BrokenPipeError):
+        print(f"whence: {line}", file=sys.stderr)
+        if "--json" in words:
+            print(json.dumps({"error": line, "kind": kind}, ensure_ascii=False))
+            sys.stdout.flush()
+    return status

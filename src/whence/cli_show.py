@@ -1,0 +1,264 @@
+"""Results in words for a person and as JSON for a program."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from whence import registry
+from whence.attribution import Attribution
+from whence.cli_work import Picture, number_at
+from whence.figure import number, percent, target_text, written
+from whence.loading import Prediction, class_name
+
+BAR = 20
+"""How many characters a probability of 1 is long."""
+
+
+def note(console: Console, text: str) -> None:
+    """Print a sentence of smaller weight, indented, wrapped."""
+    console.print(Padding(Text(text, style="dim"), (0, 0, 0, 2)))
+
+
+def file_line(console: Console, what: str, path: Path) -> None:
+    """Print where a file is; never wrapped, so that it can be copied."""
+    console.print(Text(f"  {what:<10} ").append(str(path), style="bold"), soft_wrap=True)
+
+
+def heading(console: Console, picture: Picture, model: str) -> None:
+    """Print which picture this is."""
+    height, width = picture.original.shape[:2]
+    text = Text(picture.path.name, style="bold").append(f"  {width} × {height} pixels, seen by {model}", style="dim")
+    console.print(text)
+
+
+def prediction(console: Console, answer: Prediction, labels: Sequence[str] | None) -> None:
+    """Print the most probable classes with bars."""
+    top = answer.top(labels)
+    if not top:
+        shown = ", ".join(number(each, 4) for each in np.ravel(answer.output)[:5])
+        more = " ..." if answer.output.size > 5 else ""
+        console.print(f"  output {shown}{more}")
+        return
+    table = _grid()
+    table.add_column(justify="left", overflow="fold", max_width=36)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(justify="left", no_wrap=True)
+    for index, name, probability in top:
+        full = "█" * round(BAR * probability) or "▏"
+        shown = f"{100 * probability:.1f} %" if probability >= 0.0005 else "< 0.1 %"
+        label = f"{name}  ({index})" if labels is not None and name != str(index) else name
+        table.add_row(label, shown, Text(full, style="cyan"))
+    _print(console, table)
+
+
+def numbers(console: Console, result: Attribution, method: registry.Method, labels: Sequence[str] | None) -> None:
+    """Print the numbers that say what was found, how far to trust it and what it cost."""
+    console.print()
+    target = target_text(result, 0, labels)
+    console.print(Text("  What spoke for ").append(target, style="bold").append(f", by {written(result.method)}:"))
+    table = _grid()
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(style="dim", overflow="fold")
+    for row in _number_rows(result, method):
+        table.add_row(*row)
+    _print(console, table)
+    for each in result.notes:
+        note(console, f"note: {each}")
+
+
+def _number_rows(result: Attribution, method: registry.Method) -> list[tuple[str, str, str]]:
+    output, start, residual, error, converged = (
+        number_at(getattr(result, name)) for name in ("output", "baseline_output", "residual", "error", "converged")
+    )
+    what = str(result.settings.get("target", "the explained output"))
+    rows = [("output", number(output, 4), what)]
+    if start is not None:
+        rows.append(("output of the baseline", number(start, 4), _baseline_words(method)))
+    if start is not None and residual is not None:
+        change = float(output - start)
+        share = f"{percent(abs(residual / change))} of that difference" if change else ""
+        rows.append(("sum of the shares", number(change + residual, 4), f"should be the difference, {number(change, 4)}"))
+        rows.append(("missing or too much", number(residual), share))
+    if error is not None:
+        asked = getattr(method, "rtol", None) if getattr(method, "steps", None) is None else None
+        promise = f"of the map as a whole; asked for: {percent(asked)}" if asked else "of the map as a whole"
+        rows.append(("estimated error", percent(error), promise))
+        if asked and converged is not None:
+            rows.append(("converged", "yes" if converged else "NO", "" if converged else "the error asked for was not met"))
+    spread = standard_error(result)
+    if spread is not None:
+        rows.append(("standard error", percent(spread), "of a typical share, from the random samples"))
+    if error is None and spread is None:
+        words = f"{written(result.method)} promises none: read its map as a ranking"
+        rows.append(("accuracy", "—", words))
+    cost = number_at(result.evaluations)
+    rows.append(("runs of the model", "—" if cost is None else f"{int(cost):,}", "forward and backward"))
+    rows.append(("seconds", f"{float(result.settings.get('seconds', math.nan)):.2f}", ""))
+    return rows
+
+
+def _baseline_words(method: registry.Method) -> str:
+    baseline = getattr(method, "baseline", None)
+    if baseline is None:
+        return "where the path begins" if hasattr(method, "sigma") else "a black picture"
+    name = getattr(baseline, "name", None) or type(baseline).__name__
+    known = {"black": "a black picture", "white": "a white picture", "Mean": "the picture's mean colour"}
+    known |= {"ndarray": "mean over the pictures compared with", "Blurred": "the blurred picture"}
+    return known.get(name, "what counts as absent")
+
+
+def standard_error(result: Attribution) -> float | None:
+    """Return the mean standard error over the mean |share|, or None."""
+    if result.standard_error is None:
+        return None
+    values = np.abs(np.asarray(result.numpy())[0])
+    mean = float(values.mean())
+    return float(np.asarray(result.standard_error)[0].mean()) / mean if mean else None
+
+
+def classes_table(
+    console: Console, results: Sequence[tuple[int, Attribution]], answer: Prediction, labels: Sequence[str] | None
+) -> None:
+    """Print one line for each class that was explained."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("class", overflow="fold")
+    for name in ("probability", "output", "baseline", "sum of shares", "error"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for index, result in results:
+        output, start, residual, error = (
+            number_at(getattr(result, name)) for name in ("output", "baseline_output", "residual", "error")
+        )
+        total = None if start is None or residual is None else output - start + residual
+        probability = 0.0 if answer.probabilities is None else answer.probabilities[index]
+        table.add_row(
+            class_name(index, labels), f"{100 * probability:.1f} %", number(output, 4),
+            *("—" if each is None else number(each, 4) for each in (start, total)), "—" if error is None else percent(error),
+        )  # fmt: skip
+    _print(console, table)
+
+
+def methods_table(
+    console: Console, results: Mapping[str, Attribution], extra: Mapping[str, str] | None = None, heading: str = ""
+) -> None:
+    """Print one line for each method: with `extra`, a number of the caller's under `heading`."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("method", overflow="fold")
+    names = [*([heading] if extra is not None else ["sum of shares", "missing"]), "runs", "error", "seconds"]
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, result in results.items():
+        output, start, residual, cost = (
+            number_at(getattr(result, key)) for key in ("output", "baseline_output", "residual", "evaluations")
+        )
+        told = [extra[name]] if extra is not None else ["—", "—"]
+        if extra is None and start is not None and residual is not None:
+            told = [number(output - start + residual, 4), number(residual, 2)]
+        seconds = f"{float(result.settings.get('seconds', math.nan)):.2f}"
+        table.add_row(written(name), *told, "—" if cost is None else f"{int(cost):,}", error_text(result), seconds)
+    _print(console, table)
+
+
+def error_text(result: Attribution) -> str:
+    """Return how far a result is to be trusted, in few characters."""
+    error = number_at(result.error)
+    if error is not None:
+        return percent(error)
+    spread = standard_error(result)
+    return "—" if spread is None else f"± {percent(spread)}"
+
+
+def checkpoints_table(console: Console, results: Sequence[tuple[str, Attribution]]) -> None:
+    """Print one line for each checkpoint of a training."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("checkpoint", overflow="fold")
+    table.add_column("answer", overflow="fold")
+    for name in ("probability", "explained output", "error"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for label, result in results:
+        sure = result.settings.get("probability")
+        table.add_row(
+            label, str(result.settings.get("prediction", "—")), "—" if sure is None else f"{100 * float(sure):.1f} %",
+            number(number_at(result.output), 4), error_text(result),
+        )  # fmt: skip
+    _print(console, table)
+
+
+def registry_table(console: Console) -> None:
+    """Print every method: what it needs and takes, what it is, its equation and where it comes from."""
+    table = Table(box=None, padding=(0, 2, 1, 0), header_style="dim")
+    table.add_column("method", no_wrap=True)
+    table.add_column("what it is", overflow="fold")
+    for name, record in registry.methods().items():
+        left = Text(name, style="bold").append(f"\nneeds: {', '.join(record.needs)}", style="dim not bold")
+        right = Text(record.summary).append(f"\n{record.equation}", style="cyan")
+        right.append(f"\n{record.citation}", style="dim")
+        table.add_row(left, right)
+    console.print(table)
+
+
+def _grid() -> Table:
+    return Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+
+
+def _print(console: Console, table: Table) -> None:
+    console.print(Padding(table, (0, 0, 0, 2)))
+
+
+# ---- for programs ------------------------------------------------------------------------------------------
+
+
+def record(result: Attribution, labels: Sequence[str] | None = None) -> dict[str, Any]:
+    """Return one example's numbers as JSON's types."""
+    names = ("output", "baseline_output", "residual", "error", "evaluations", "converged")
+    found: dict[str, Any] = {name: number_at(getattr(result, name)) for name in names}
+    both = found["baseline_output"] is not None and found["residual"] is not None
+    total = found["output"] - found["baseline_output"] + found["residual"] if both else None
+    target = None if isinstance(result.target, (str, tuple)) else result.target
+    index = number_at(target) if hasattr(target, "shape") and getattr(target, "ndim", 0) else None
+    return {
+        "method": result.method,
+        "target": {
+            "description": result.settings.get("target"),
+            "class": index,
+            "label": None if index is None or labels is None else class_name(int(index), labels),
+        },
+        **found,
+        "sum": total,
+        "standard_error": standard_error(result),
+        "seconds": result.settings.get("seconds"),
+        "notes": list(result.notes),
+        "settings": result.settings,
+    }
+
+
+def answer_record(answer: Prediction, labels: Sequence[str] | None) -> list[dict[str, Any]]:
+    """Return the most probable classes as JSON's types."""
+    return [{"class": k, "label": name, "probability": p} for k, name, p in answer.top(labels)]
+
+
+def to_json(payload: Any) -> str:
+    """Return a payload as JSON; what JSON has no number for (NaN, infinity) is null."""
+    return json.dumps(_plain(payload), ensure_ascii=False, indent=2, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
