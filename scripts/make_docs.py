@@ -248,7 +248,8 @@ def draw_methods(folder: Path) -> None:
 
     for name, record in whence.methods().items():
         figure = explained(record).plot()
-        figure.savefig(folder / f"method-{name}.png", dpi=72)
+        figure.savefig(folder / f"method-{name}.png", dpi=90)
+        shrunk(folder / f"method-{name}.png", folder / f"method-{name}.png")
 
 
 def draw_tutorial(folder: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from whence.backends import Array, Leaves
 from whence.errors import BadInput, Refused
+from whence.naming import short
 
 if TYPE_CHECKING:
     from whence.problem import Problem
@@ -56,6 +57,9 @@ class Given:
 
     arrays: Any
     draws: int = 1
+
+    def __repr__(self) -> str:
+        return short(self.arrays)
 
     def start(self, problem: Problem, draw: int) -> Leaves:
         given = _as_leaves(self.arrays, problem)
@@ -133,6 +137,9 @@ class DataSet:
 
     rows: Any
     samples: int | None = None
+
+    def __repr__(self) -> str:
+        return f"dataset({short(self.rows)}{'' if self.samples is None else f', samples={self.samples}'})"
 
     @property
     def draws(self) -> int:

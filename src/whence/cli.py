@@ -8,14 +8,13 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import App, CycloptsError, Parameter
 
 from whence import __version__
-from whence.cli_options import ANSWER, QUESTION, AccuracyFlags, AnswerFlags, ModelFlags, QuestionFlags
+from whence.cli_options import ANSWER, COMMAND, QUESTION, AccuracyFlags, AnswerFlags, ModelFlags, QuestionFlags
 from whence.errors import Refused, UnsupportedByBackend, WhenceError, WorkFailed
 
 if TYPE_CHECKING:
@@ -109,7 +108,6 @@ def explain(
     """
     from whence import cli_explain
 
-    question = _all_in_words(question)
     with _screen(answer.json) as (console, tell):
         job = cli_explain.understood(images, method, model, question, accuracy, answer, save)
         tell(cli_explain.run(job, console))
@@ -172,10 +170,6 @@ def methods(*, json: bool = False) -> None:
 # ---- around the commands -----------------------------------------------------------------------------------
 
 
-def _all_in_words(question: QuestionFlags) -> QuestionFlags:
-    return replace(question, target=question.target) if question.target else question
-
-
 @contextlib.contextmanager
 def _screen(as_json: bool) -> Any:
     """Yield a console, and a function that ends the command with its payload.
@@ -198,8 +192,6 @@ def _screen(as_json: bool) -> Any:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line (that of the process by default) and return its exit status."""
-    from whence.cli_context import COMMAND
-
     words = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

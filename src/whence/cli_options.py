@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Group, Parameter
+
+COMMAND: ContextVar[str] = ContextVar("command", default="whence")
+"""The shell command that is being run, for results to repeat it."""
 
 MODEL = Group("The model", sort_key=1)
 QUESTION = Group("What to explain", sort_key=2)

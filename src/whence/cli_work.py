@@ -7,7 +7,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +16,7 @@ from jaxtyping import UInt8
 
 from whence import cli_parse, data, registry
 from whence.attribution import Attribution, to_numpy
+from whence.cli_options import COMMAND
 from whence.errors import BadInput, Refused
 from whence.files import write_atomically
 from whence.loading import Prediction, Request, Source, class_name, predict
@@ -29,8 +29,6 @@ LARGEST: Final = 1024
 """Pixels of the longer side beyond which a picture is explained at a smaller size."""
 MOST_ROWS: Final = 200
 """How many pictures of a background are used."""
-COMMAND: ContextVar[str] = ContextVar("command", default="whence")
-"""The shell command that is being run, for results to repeat it."""
 
 
 # ---- pictures ----------------------------------------------------------------------------------------------

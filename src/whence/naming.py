@@ -1,9 +1,10 @@
-"""Errors about names: what was not found, and what was probably meant."""
+"""Names in texts: what was not found and probably meant, and settings short enough for a line."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
@@ -17,3 +18,12 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
         return f"there is no {kind} {name!r}; did you mean {' or '.join(repr(each) for each in near)}?"
     listed = ", ".join(known[:12]) + (f" ... ({len(known)} in all)" if len(known) > 12 else "")
     return f"there is no {kind} {name!r}; there are: {listed or 'none'}"
+
+
+def short(value: Any) -> str:
+    """Return a setting as text that fits on a line."""
+    if getattr(value, "ndim", 0):
+        return f"<array {' x '.join(map(str, value.shape))} {value.dtype}>"
+    if isinstance(value, list):
+        return f"[{', '.join(short(each) for each in value)}]"  # pyright: ignore[reportUnknownVariableType]
+    return repr(value)

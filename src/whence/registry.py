@@ -10,7 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from whence.errors import BadInput
-from whence.naming import unknown
+from whence.naming import short, unknown
 
 if TYPE_CHECKING:
     from whence.attribution import Attribution
@@ -70,9 +70,16 @@ def register(
         # The dataclass's own would fail on arrays: neither can those be hashed, nor do they compare to one bool.
         cls.__eq__ = lambda self, other: type(self) is type(other) and _key(self) == _key(other)
         cls.__hash__ = lambda self: hash(_key(self))
+        cls.__repr__ = _described
         return cls
 
     return enter
+
+
+def _described(method: Any) -> str:
+    """Return the call that makes the method again; arrays are named by their shape, and what is None is left out."""
+    values = ((each.name, getattr(method, each.name)) for each in dataclasses.fields(method))
+    return f"{type(method).__name__}({', '.join(f'{n}={short(v)}' for n, v in values if v is not None)})"
 
 
 def _key(method: Any) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import copyreg
 import functools
 import types
@@ -118,7 +119,8 @@ def original_of(module: Any) -> Any:
 
 
 def _frozen(parameter: nn.Parameter, anew: bool) -> torch.Tensor:
-    values = parameter.detach().clone() if anew else parameter.detach()
+    # What was made in inference mode can take no part in a gradient; its clone can.
+    values = parameter.detach().clone() if anew or parameter.is_inference() else parameter.detach()
     # A frozen parameter keeps convolutions from saving their input for a weight gradient nobody asked for.
     return nn.Parameter(values, requires_grad=False) if type(parameter) is nn.Parameter else values
 
@@ -176,23 +178,28 @@ def _moved(value: Any, moved: dict[int, Any]) -> Any:
     """Return `value` with every module, parameter and buffer in it replaced by the copy's."""
     if id(value) in moved:
         return moved[id(value)]
-    kind = type(value)
-    new = value
-    if kind in (list, set):
-        # Entered before it is filled: it may hold itself.
-        new = moved[id(value)] = kind()
-        parts = [_moved(each, moved) for each in value]
-        new.extend(parts) if kind is list else new.update(parts)
-    elif isinstance(value, dict) and _is_rebuilt(value):
-        new = moved[id(value)] = value.copy()
-        for key, each in value.items():
-            new[key] = _moved(each, moved)
-    elif isinstance(value, tuple) and _is_rebuilt(value):
-        parts = [_moved(each, moved) for each in value]
-        new = tuple(parts) if kind is tuple else kind._make(parts)
-    elif kind is functools.partial:
+    if isinstance(value, functools.partial):
         keywords = {name: _moved(each, moved) for name, each in value.keywords.items()}
-        new = kind(_moved(value.func, moved), *(_moved(each, moved) for each in value.args), **keywords)
-    elif kind is types.MethodType and id(value.__self__) in moved:
-        new = value.__func__.__get__(moved[id(value.__self__)])
+        return type(value)(
+            _moved(value.func, moved), *(_moved(each, moved) for each in value.args), **keywords
+        )
+    if isinstance(value, types.MethodType) and id(value.__self__) in moved:
+        return value.__func__.__get__(moved[id(value.__self__)])
+    return _refilled(value, moved) if _is_rebuilt(value) else value
+
+
+def _refilled(value: Any, moved: dict[int, Any]) -> Any:
+    """Return a new container of the same kind around what was moved."""
+    if isinstance(value, tuple):
+        parts = [_moved(each, moved) for each in value]
+        return getattr(type(value), "_make", tuple)(parts)
+    # Entered before it is filled: it may hold itself.
+    new = moved[id(value)] = copy.copy(value)
+    if isinstance(value, dict):
+        new.update({key: _moved(each, moved) for key, each in value.items()})
+    elif isinstance(value, list):
+        new[:] = [_moved(each, moved) for each in value]
+    else:
+        new.clear()
+        new.update([_moved(each, moved) for each in value])
     return new
