@@ -1,7 +1,7 @@
-"""Make the generated part of docs/: one page per registered method, the outputs of the snippets, the pictures.
+"""Make what is generated in docs/ and README.md: a page per method, tables, outputs of the snippets, pictures.
 
     python scripts/make_docs.py              everything
-    python scripts/make_docs.py --pages      only the methods' pages (no pictures, no outputs)
+    python scripts/make_docs.py --pages      only what is made from the registry and the command line, which is quick
 
 The tests import this file, so that what they compare with is made in the same way.
 """
@@ -16,6 +16,8 @@ import inspect
 import io
 import os
 import re
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,7 +99,9 @@ def refresh(page: Path) -> None:
     outputs = [printed for _, printed, stated in run(page) if stated is not None]
     pattern = re.compile(r"(<!-- output -->\n```text\n)(.*?)(```)", re.S)
     numbered = iter(outputs)
-    page.write_text(pattern.sub(lambda match: f"{match[1]}{next(numbered)}\n{match[3]}", text), encoding="utf-8")
+    page.write_text(
+        pattern.sub(lambda match: f"{match[1]}{next(numbered)}\n{match[3]}", text), encoding="utf-8"
+    )
 
 
 def pages() -> list[Path]:
@@ -138,7 +142,7 @@ def field_text(cls: type, name: str) -> str:
 def snippet(record: Any) -> str:
     """Return a complete program that explains one digit by a method."""
     arguments = ", ".join(ARGUMENTS[need] for need in record.needs if need in ARGUMENTS)
-    return f'''import whence
+    return f"""import whence
 
 loaded = whence.zoo.load("digits-cnn")
 digits = whence.data.digits()
@@ -147,7 +151,7 @@ picture = digits.test_images[{DIGIT}:{DIGIT + 1}]  # a handwritten 9
 method = whence.{record.cls.__name__}({arguments})
 result = method(loaded.model, picture, target=9, preprocess=loaded.preprocess)
 print(result.values.shape)  # one share per pixel
-figure = result.plot()'''
+figure = result.plot()"""
 
 
 def explained(record: Any) -> Any:
@@ -173,7 +177,11 @@ def method_page(record: Any, promised: list[str]) -> str:
         f"| `{each.name}` | `{cell(repr(each.default))}` | {cell(field_text(record.cls, each.name))} |"
         for each in dataclasses.fields(record.cls)
     ]
-    table = ["| field | default | meaning |", "|---|---|---|", *fields] if fields else ["This method has no settings."]
+    table = (
+        ["| field | default | meaning |", "|---|---|---|", *fields]
+        if fields
+        else ["This method has no settings."]
+    )
     kept = [f"- `{name}`: {text}" for name, text in PROMISES.items() if name in promised]
     missing = [f"`{name}`" for name in PROMISES if name not in promised]
     result = ["Besides `values`, `output` and `evaluations` the result fills:", "", *kept] if kept else []
@@ -215,7 +223,8 @@ def index_page(records: dict[str, Any]) -> str:
     return "\n".join([
         "<!-- made by scripts/make_docs.py from the registry; do not edit -->",
         "", "# Methods", "",
-        "Every method is one entry of one registry. The command line, the reports, this table and the tests are made from it.",
+        "Every method is one entry of one registry.",
+        "The command line, the reports, this table and the tests are made from it.",
         "`whence.methods()` returns it, and `whence methods` prints it.", "",
         "| name | class | what it gives | needs |", "|---|---|---|---|", *rows, "",
         "What the last column means:", "", *meaning, "",
@@ -239,6 +248,100 @@ def method_pages() -> dict[str, str]:
     return made
 
 
+# ---- parts of pages that are written by hand ---------------------------------------------------------------------
+
+
+def readme_methods() -> str:
+    """Return the README's table of methods."""
+    import whence
+
+    rows = [
+        f"| [`{name}`](docs/methods/{name}.md) | {cell(record.summary)} |"
+        for name, record in whence.methods().items()
+    ]
+    return "\n".join(["", "| method | what it gives |", "|---|---|", *rows, ""])
+
+
+def flags() -> str:
+    """Return tables of every command's flags, as its help tells them."""
+    parts: list[str] = []
+    tables: dict[str, list[str]] = {}
+    for command in ("explain", "compare", "demo", "methods"):
+        # So wide that no text is wrapped.
+        environment = os.environ | {"COLUMNS": "2000"}
+        asked = [sys.executable, "-m", "whence", command, "--help"]
+        done = subprocess.run(asked, capture_output=True, text=True, check=True, env=environment)
+        rows: list[str] = []
+        for line in done.stdout.split("\n"):
+            if match := re.match(r"^│\s+(?:\*\s+)?(\S.*?)(?:\s{2,}(.*?))?\s*│$", line):
+                text = re.sub(r"\s+", " ", match[2] or "")
+                rows.append(f"| `{match[1]}` | {cell(text[:1].upper() + text[1:])} |")
+        tables[command] = rows
+        parts += ["", f"### whence {command}", ""]
+        if command == "compare":
+            less = ", ".join(row.split(" ")[1].strip("`") for row in tables["explain"] if row not in rows)
+            parts += [f"The flags of `whence explain` without {less}, and these:".replace("IMAGES, ", ""), ""]
+            rows = [row for row in rows if row not in tables["explain"]]
+        parts += ["| flag | meaning |", "|---|---|", *rows]
+    return "\n".join([*parts, ""])
+
+
+# Which module stands in which wing, by the beginning of its name; the last wing takes what is in no other.
+WINGS = {
+    "The question and the answer": (
+        "__init__", "explainer", "registry", "gradient_methods", "attribution", "errors", "naming",
+    ),
+    "The engine": (
+        "problem", "integrate", "quadrature", "path", "guided", "baseline", "boundary", "target", "site", "sampler",
+        "moments", "difference", "shares", "structure", "chunk", "progress",
+    ),
+    "Pictures and files": (
+        "preprocess", "pixels", "view", "figure", "panel", "comparison", "caption", "report", "data", "download", "zoo",
+        "files",
+    ),
+    "The command line": ("cli", "demo", "loading", "__main__"),
+    "The frameworks": ("backends/",),
+    "More": ("",),
+}  # fmt: skip
+
+
+def house() -> str:
+    """Return tables of all modules with their first lines, wing by wing."""
+    source = ROOT / "src" / "whence"
+    lines: dict[str, list[tuple[int, str, str]]] = {wing: [] for wing in WINGS}
+    for path in source.rglob("*.py"):
+        name = str(path.relative_to(source))
+        places = (
+            (wing, i)
+            for wing, names in WINGS.items()
+            for i, each in enumerate(names)
+            if name.startswith(each)
+        )
+        wing, place = next(places)
+        said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        lines[wing].append((place, name, said.partition("\n")[0]))
+    parts: list[str] = []
+    for wing, found in lines.items():
+        if found:
+            rows = [f"| `{name}` | {cell(said)} |" for _, name, said in sorted(found)]
+            parts += ["", f"**{wing}**", "", "| module | what it is |", "|---|---|", *rows]
+    return "\n".join([*parts, ""])
+
+
+# Where they stand: page, name of the part, what makes it.
+PARTS = (
+    (ROOT / "README.md", "methods", readme_methods),
+    (DOCS / "command-line.md", "flags", flags),
+    (DOCS / "design.md", "house", house),
+)
+
+
+def with_part(text: str, name: str, part: str) -> str:
+    """Return a page with what lies between the comments `name: begin` and `name: end` replaced."""
+    pattern = re.compile(rf"(<!-- {name}: begin[^>]*-->\n)(.*?)(<!-- {name}: end -->)", re.S)
+    return pattern.sub(lambda match: f"{match[1]}{part}\n{match[3]}", text)
+
+
 # ---- pictures ------------------------------------------------------------------------------------------------
 
 
@@ -248,8 +351,22 @@ def draw_methods(folder: Path) -> None:
 
     for name, record in whence.methods().items():
         figure = explained(record).plot()
-        figure.savefig(folder / f"method-{name}.png", dpi=90)
+        figure.savefig(folder / f"method-{name}.png", dpi=80)
         shrunk(folder / f"method-{name}.png", folder / f"method-{name}.png")
+
+
+def draw_comparison(folder: Path) -> None:
+    """Draw all methods' maps of one digit in one picture, for the README."""
+    import whence
+
+    loaded, digits = whence.zoo.load("digits-cnn"), whence.data.digits()
+    compared = whence.compare(
+        loaded.model, digits.test_images[DIGIT : DIGIT + 1], target=9, preprocess=loaded.preprocess,
+        background=digits.train_images[:200],
+    )  # fmt: skip
+    target = folder / "methods-on-a-digit.png"
+    target.write_bytes(whence.view.png(compared.plot()))
+    shrunk(target, target)
 
 
 def draw_tutorial(folder: Path) -> None:
@@ -266,10 +383,12 @@ def draw_tutorial(folder: Path) -> None:
 
 
 def shrunk(source: Path, target: Path) -> None:
-    """Copy a picture with at most 128 colours, which keeps small what is mostly white paper."""
+    """Copy a picture as small as it gets with every colour as it was."""
     from PIL import Image
 
-    Image.open(source).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(target, optimize=True)
+    with Image.open(source) as picture:
+        opaque = picture.convert("RGB")
+    opaque.save(target, optimize=True)
 
 
 def skeleton(code: str) -> str:
@@ -280,7 +399,9 @@ def skeleton(code: str) -> str:
             return ast.Constant("") if isinstance(node.value, str) else node
 
         def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.JoinedStr:
-            return ast.JoinedStr([self.visit(each) for each in node.values if isinstance(each, ast.FormattedValue)])
+            return ast.JoinedStr(
+                [self.visit(each) for each in node.values if isinstance(each, ast.FormattedValue)]
+            )
 
     return ast.dump(Blank().visit(ast.parse(code)))
 
@@ -288,7 +409,7 @@ def skeleton(code: str) -> str:
 def main() -> None:
     """Make what was asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--pages", action="store_true", help="only the methods' pages")
+    parser.add_argument("--pages", action="store_true", help="no pictures, no outputs")
     only_pages = parser.parse_args().pages
     os.environ.setdefault("MPLBACKEND", "Agg")
     images = DOCS / "images"
@@ -299,9 +420,13 @@ def main() -> None:
         stale.unlink()
     for name, text in made.items():
         (DOCS / name).write_text(text, encoding="utf-8")
+    for page, name, make in PARTS:
+        if page.exists():
+            page.write_text(with_part(page.read_text(encoding="utf-8"), name, make()), encoding="utf-8")
     if only_pages:
         return
     draw_methods(images)
+    draw_comparison(images)
     draw_tutorial(images)
     here = Path.cwd()
     for page in pages():

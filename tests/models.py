@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 import whence
+from whence import registry
 
 HOOKS = (
     "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks",
@@ -194,9 +195,9 @@ def settings_for(name: str, rows: Any) -> dict[str, Any]:
     return fields
 
 
-def cases(rows: torch.Tensor) -> dict[str, whence.registry.Method]:
+def cases(rows: torch.Tensor) -> dict[str, registry.Method]:
     """Return every registered method, and the variants of a few that take ways of their own, by a test's name."""
-    build = whence.registry.build
+    build = registry.build
     found = {name: build(name, settings_for(name, rows)) for name in whence.methods()}
     integrated = whence.IntegratedGradients
     black_box = whence.Sensitivity(step=0.01)
@@ -227,11 +228,13 @@ def is_drawn(name: str) -> bool:
     return "samples" in record.fields if record is not None else name in DRAWN or "grad-" in name
 
 
-def relative(values: Any, reference: Any) -> float:
-    """Return the relative L1 distance of two arrays of one example or batch."""
+def relative(values: Any, reference: Any, scale: float = 0.0) -> float:
+    """Return the L1 distance of two arrays relative to the second (or to a larger scale).
+
+    A variance of nothing is the square of a rounding error: below 1e-25 there is nothing to compare.
+    """
     one, two = (np.asarray(each, dtype=np.float64) for each in (numpy_of(values), numpy_of(reference)))
-    size = np.abs(two).sum()
-    return float(np.abs(one - two).sum() / size) if size else float(np.abs(one).sum())
+    return float(np.abs(one - two).sum() / max(np.abs(two).sum(), scale, 1e-25))
 
 
 def numpy_of(array: Any) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -77,9 +78,33 @@ class ReluNet:
             ends = np.unique(np.concatenate([ends, found[crossing]]))
         return ends[1:-1]
 
+    def module(self) -> Any:
+        """Return the same network as a float64 torch module."""
+        from torch import nn, no_grad, tensor
+
+        layers: list[Any] = []
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            affine = nn.Linear(weight.shape[1], weight.shape[0]).double()
+            with no_grad():
+                affine.weight.copy_(tensor(weight))
+                affine.bias.copy_(tensor(bias))
+            layers += [affine, nn.ReLU()]
+        return nn.Sequential(*layers[:-1])
+
     def integrated(self, x: np.ndarray, start: np.ndarray, column: int) -> np.ndarray:
         """Return the exact integrated gradients of one example."""
         return piecewise_ig(lambda points: self.gradient(points, column), x, start, self.kinks(x, start))
+
+
+def affine_matrix(operation: Any, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the matrix and the offset of an affine torch operation on one example of `shape`."""
+    import torch
+
+    size = math.prod(shape)
+    with torch.no_grad():
+        offset = operation(torch.zeros(1, *shape, dtype=torch.float64)).reshape(-1)
+        columns = operation(torch.eye(size, dtype=torch.float64).reshape(size, *shape)).reshape(size, -1)
+    return (columns - offset).T.numpy(), offset.numpy()
 
 
 def relative_error(values: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -86,7 +86,7 @@ def test_a_report_has_every_method_and_its_numbers(tmp_path):
     path = report.write([make(), bare(method="saliency", seed=1)], tmp_path / "r.html")
     text = page(path).text
     for words in (
-        "Integrated Gradients",
+        "Integrated gradients",
         "Saliency",
         "Sundararajan",
         "7.654",
@@ -180,14 +180,14 @@ def test_equal_pictures_in_a_batch_are_two_examples(tmp_path):
 
 def test_names_given_twice_are_numbered(tmp_path):
     text = page(report.write([make(), make(seed=1)], tmp_path / "r.html")).text
-    assert "Integrated Gradients" in text
-    assert "(2)" in text
+    assert text.count("Integrated gradients (2)") == 2
+    assert "(2) (" not in text
     named = page(report.write({"IG, black": make()}, tmp_path / "r.html")).text
-    assert "IG, black (Integrated Gradients)" in named
+    assert "IG, black (Integrated gradients)" in named
 
 
 def test_a_method_the_registry_does_not_know(tmp_path):
-    assert "My Own Method" in page(report.write([make(method="my_own_method")], tmp_path / "r.html")).text
+    assert "my_own_method" in page(report.write([make(method="my_own_method")], tmp_path / "r.html")).text
 
 
 def test_skipped_methods_have_their_reasons(tmp_path):
@@ -267,4 +267,7 @@ def test_what_cannot_be_written(tmp_path):
 
 
 def test_to_html(tmp_path):
-    assert make().to_html(tmp_path / "r.html").exists()
+    path = make().to_html(tmp_path / "r.html", labels=["cat"], predictions=[[("cat", 0.9)]], title="My page")
+    assert "cat (class 0)" in page(path).text
+    assert "My page" in page(path).text
+    assert "90.0 %" in page(path).text

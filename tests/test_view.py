@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from whence import figure, view
+from whence import caption, registry, view
 from whence.attribution import Attribution, Trace
 from whence.errors import BadInput
 
@@ -282,7 +282,7 @@ def test_figure_states_its_scale_and_its_numbers():
     drawn = view.figure(result)
     said = texts(drawn)
     for words in (
-        "Integrated Gradients",
+        "Integrated gradients",
         "class 0",
         "class 1",
         "99.5th percentile",
@@ -373,13 +373,13 @@ def test_comparison_panels_do_not_overlap(count):
 
 
 def test_comparison_states_each_scale():
-    said = texts(view.comparison_figure({"gradcam": digit(seed=1), "lrp": make(np.ones((1, 8, 8)))}))
-    for words in ("Grad-CAM", "LRP", "input", "±", "0 to 1", "99.5th percentile"):
+    said = texts(view.comparison_figure({"vargrad": digit(seed=1), "my map": make(np.ones((1, 8, 8)))}))
+    for words in ("VarGrad", "my map", "input", "±", "0 to 1", "99.5th percentile"):
         assert words in said
     with pytest.raises(BadInput, match="no results"):
         view.comparison_figure({})
     with pytest.raises(BadInput, match="row 3"):
-        view.comparison_figure({"lrp": digit()}, row=3)
+        view.comparison_figure({"vargrad": digit()}, row=3)
 
 
 def trace(classes=None):
@@ -426,51 +426,63 @@ def test_the_result_s_own_pictures():
     result = digit(2, 28)
     assert result.overlay().shape == (2, 28, 28, 3)
     assert result.mask().max() == 1
-    assert is_png(result._repr_png_())
+    for shown in (result, make(np.ones((2, 5))), make(np.ones(3))):
+        assert is_png(shown._repr_png_())
+    assert make(np.ones((1, 3, 8, 8)), every_class=True)._repr_png_() is None
+
+
+@pytest.mark.parametrize("second", [None, np.ones((1, 3))])
+def test_of_several_inputs_the_figures_say_which_is_shown(second):
+    result = replace(digit(), values={"a": None, "b": np.ones((1, 1, 8, 8)), "c": second})
+    said = "2 inputs were explained; the map is that of the first"
+    for drawn in (view.figure(result), view.comparison_figure({"saliency": result})):
+        assert (said in texts(drawn)) == (second is not None)
 
 
 # ---- words -------------------------------------------------------------------------------------------------
 
 
 def test_numbers_are_written_for_people():
-    assert figure.number(0.012345) == "0.0123"
-    assert figure.number(-2.0) == "−2"
-    assert figure.number(1.5e-7) == "1.5×10⁻⁷"
-    assert figure.percent(0) == "0 (exact)"
+    assert caption.number(0.012345) == "0.0123"
+    assert caption.number(-2.0) == "−2"
+    assert caption.number(1.5e-7) == "1.5×10⁻⁷"
+    assert caption.percent(0) == "0 (exact)"
 
 
 def test_names_are_written_as_in_the_field():
-    assert figure.written("integrated_gradients") == "Integrated Gradients"
-    assert figure.written("gradcam_plus_plus") == "Grad-CAM++"
-    assert figure.written("lime") == "LIME"
-    assert figure.written("IG, black") == "IG, black"
+    assert caption.written("integrated_gradients") == "Integrated gradients"
+    assert caption.written("smoothgrad") == "SmoothGrad"
+    assert caption.written("IG, black") == "IG, black"
+    assert caption.written("my_own_method") == "my_own_method"
 
 
-def test_every_spelling_belongs_to_a_method_name():
-    assert all(name == name.lower() for name in figure.SPELLING)
+def test_every_method_has_a_title_of_its_own():
+    titles = [record.title for record in registry.methods().values()]
+    assert len(titles) == len(set(titles))
+    assert all(title[0].isupper() and "_" not in title for title in titles)
 
 
 def test_targets_in_words():
     result = make(np.ones((2, 3)))
-    assert figure.target_text(result, 1) == "class 1"
-    assert figure.target_text(result, 1, ["cat", "dog"]) == "dog (class 1)"
-    assert figure.target_text(replace(result, settings={"target_name": ["a", "b"]}), 0) == "a (class 0)"
+    assert caption.target_text(result, 1) == "class 1"
+    assert caption.target_text(result, 1, ["cat", "dog"]) == "dog (class 1)"
+    assert caption.target_text(replace(result, settings={"target_name": ["a", "b"]}), 0) == "a (class 0)"
     assert (
-        figure.target_text(replace(result, target="margin", settings={"target": "margin(1, 2)"}), 0)
+        caption.target_text(replace(result, target="margin", settings={"target": "margin(1, 2)"}), 0)
         == "margin(1, 2)"
     )
-    assert figure.target_text(replace(result, target=np.array([[1, 2], [3, 4]])), 1) == "(3, 4)"
+    assert caption.target_text(replace(result, target=np.array([[1, 2], [3, 4]])), 1) == "(3, 4)"
 
 
 def test_numbers_in_words():
     result = make(np.ones((1, 4)), standard_error=np.full((1, 4), 0.1))
-    words = figure.numbers(result, 0)
+    words = caption.numbers(result, 0)
     assert words["output"] == "5"
     assert words["sum of the shares"] == "4.25"
     assert words["residual"] == "0.25 (6.2 % of the change in output)"
     assert words["standard error"] == "0.1 on average (10 % of the mean |value|)"
-    assert figure.numbers(replace(result, converged=np.array([False])), 0)["converged"].startswith("no:")
-    assert "less than" in figure.numbers(replace(result, residual=np.array([1e-12])), 0)["residual"]
+    assert caption.numbers(replace(result, converged=np.array([False])), 0)["converged"].startswith("no:")
+    assert "less than" in caption.numbers(replace(result, residual=np.array([1e-12])), 0)["residual"]
 
 
 def test_importing_view_is_cheap():

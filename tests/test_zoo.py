@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
-from whence.backends import torch_zoo
+from whence.backends import torch_weights, torch_zoo
 
 REPOSITORY = Path(__file__).parents[1]
 SHARED = REPOSITORY.parent / "shared"
@@ -208,7 +208,7 @@ def test_numbered_tensors_are_sorted_by_number():
     tensors = {
         name: torch.zeros(1) for name in ("layer10.bias", "layer10.weight", "layer2.bias", "layer2.weight")
     }
-    assert list(torch_zoo.in_layer_order(tensors)) == [
+    assert list(torch_weights.in_layer_order(tensors)) == [
         "layer2.weight",
         "layer2.bias",
         "layer10.weight",

@@ -123,13 +123,14 @@ class Attribution:
     def heatmap(self, reduce: Reduce = "sum") -> Float[np.ndarray, "batch height width"]:
         """Return one signed number per position: the channels summed, summed in absolute value, or normed.
 
-        A layer's map is stretched to the picture's size (bilinearly), so that it can lie over it.
+        A layer's map is stretched to the picture's size (bilinearly), so that it can lie over it. Of several
+        inputs it is the map of the first.
         """
         from whence import view
 
         if self.every_class:
             raise BadInput("heatmap: this result holds every class; take one with .for_class(index)")
-        values = _first(self.numpy()).astype(np.float64)
+        values = first_array(self.values).astype(np.float64)
         maps = view.reduce_channels(values, self.channel_axis, reduce)
         if self.picture is not None and maps.ndim == 3 and maps.shape[1:] != self.picture.shape[1:3]:
             maps = view.resize_maps(maps, self.picture.shape[1:3])
@@ -159,16 +160,16 @@ class Attribution:
 
         return view.figure(self, reduce)
 
-    def to_html(self, path: str | Path) -> Path:
-        """Write one self-contained HTML report and return its path."""
+    def to_html(self, path: str | Path, **options: Any) -> Path:
+        """Write one self-contained HTML report and return its path; options are those of `report.write`."""
         from whence import report
 
-        return report.write([self], path)
+        return report.write([self], path, **options)
 
     def _repr_png_(self) -> bytes | None:
         from whence import view
 
-        return view.png(self.plot()) if _drawable(self) else None
+        return None if self.every_class else view.png(self.plot())
 
     # ---- keeping -----------------------------------------------------------------------------------------
 
@@ -257,15 +258,13 @@ def _map(structure: Any, function: Any) -> Any:
     return function(structure)
 
 
-def _first(structure: Any) -> np.ndarray:
-    parts = structure.values() if isinstance(structure, Mapping) else structure
-    if isinstance(structure, np.ndarray):
-        return structure
-    return next(part for part in parts if part is not None)
-
-
-def _drawable(result: Attribution) -> bool:
-    return not result.every_class and _first(result.numpy()).ndim >= 3
+def first_array(structure: Any) -> np.ndarray:
+    """Return the first array of a structure, as NumPy."""
+    if isinstance(structure, Mapping):
+        structure = tuple(structure.values())
+    if isinstance(structure, (tuple, list)):
+        structure = next(part for part in structure if part is not None)
+    return to_numpy(structure)
 
 
 def _flatten(structure: Any, name: str) -> tuple[dict[str, np.ndarray], Any]:

@@ -315,9 +315,8 @@ def _at_least_one(name: str, count: int) -> int:
 
 
 def _first(rows: Any) -> Any:
-    if isinstance(rows, dict):
-        return next(iter(rows.values()))
-    return rows[0] if isinstance(rows, tuple) else rows
+    parts = list(rows.values()) if isinstance(rows, dict) else rows if isinstance(rows, tuple) else (rows,)
+    return next(part for part in parts if part is not None)
 
 
 def _as_leaves(given: Any, problem: Problem) -> Leaves:

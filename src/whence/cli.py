@@ -8,17 +8,23 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 from cyclopts import App, CycloptsError, Parameter
 
 from whence import __version__
-from whence.cli_options import ANSWER, COMMAND, QUESTION, AccuracyFlags, AnswerFlags, ModelFlags, QuestionFlags
+from whence.cli_options import (
+    ANSWER,
+    COMMAND,
+    QUESTION,
+    AccuracyFlags,
+    AnswerFlags,
+    ModelFlags,
+    QuestionFlags,
+)
 from whence.errors import Refused, UnsupportedByBackend, WhenceError, WorkFailed
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 WRONG_USE: Final = 2
 FAILED: Final = 1
@@ -31,16 +37,24 @@ app = App(
     help="What a neural network based its prediction on: every pixel's share of the answer, and how accurate it is.",
     help_epilogue="""Begin with:
 
-  whence demo                                            a tour on a real digit; nothing to download
-  whence explain digit.png --model mnist-cnn             a digit of your own, 28 x 28, white on black
-  whence explain photo.jpg --model mobilenet-v2 --weights mobilenet_v2.safetensors
+  whence demo
+      a tour on a real handwritten digit; nothing to download
+  whence explain digit.png --model mnist-cnn
+      a digit of your own, white on black
+  whence explain photo.jpg --model mobilenet-v2 --weights mobilenet.safetensors
+      a photograph
 
-Each command has its own --help. Exit status: 0 success, 2 wrong use, 1 the work failed.""",
+`whence COMMAND --help` says more.
+Exit status: 0 success, 2 wrong use, 1 the work failed.""",
     help_format="plaintext",
     default_parameter=Parameter(negative="", negative_iterable="", show_default=False),
     suppress_keyboard_interrupt=False,
     version=__version__,
 )
+
+# Threads that wait by spinning make each other thirty times slower where other programs run too. Read once, when
+# a framework is imported.
+PATIENT: Final = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
 
 Save = Annotated[bool, Parameter(group=ANSWER)]
 
@@ -56,18 +70,19 @@ def demo(
     data: str = "digits",
     data_dir: Path | None = None,
     quick: bool = False,
-    answer: AnswerFlags = AnswerFlags(out=Path("whence-demo")),  # noqa: B008
+    answer: AnswerFlags = AnswerFlags(),  # noqa: B008
 ) -> None:
     """Take the tour: all methods on one real handwritten digit, and a report to look at.
 
     Args:
         data: digits (8 x 8, inside the install) or mnist (28 x 28, downloaded once, 11 MB).
-        data_dir: the folder of MNIST's four files; else $WHENCE_DATA_DIR, else your cache.
-        quick: rougher and faster.
+        data_dir: The folder of MNIST's four files; else $WHENCE_DATA_DIR, else your cache.
+        quick: Rougher and faster.
         answer: where the answer goes.
     """
     from whence import demo as tour
 
+    answer = replace(answer, out=answer.out or Path("whence-demo"))
     with _screen(answer.json) as (console, tell):
         tell(tour.run(data, data_dir, quick, answer, console))
 
@@ -75,12 +90,16 @@ def demo(
 @app.command(
     help_epilogue="""Examples:
 
-  whence explain cat.jpg --model mobilenet-v2 --weights mobilenet_v2.safetensors --target "Egyptian cat"
-  whence explain digit.png --model mnist-cnn --method smoothgrad --samples 100
+  whence explain digit.png --model mnist-cnn
   whence explain digit.png --model mnist-cnn --target margin:4,9
-  whence explain photos/ --model torchvision.models:resnet50 --weights resnet50.safetensors --labels names.txt
+  whence explain digit.png --model mnist-cnn --method smoothgrad --samples 100
+  whence explain cat.jpg --model mobilenet-v2 --weights mobilenet.safetensors \\
+      --labels imagenet.txt --target "Egyptian cat" --baseline blur:20
+  whence explain photos/ --model torchvision.models:resnet50 \\
+      --weights resnet50.safetensors --labels imagenet.txt \\
       --size 256 --crop 224 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
-  whence explain digit.png --model my_module:make --weights epoch1.safetensors --weights epoch9.safetensors"""
+  whence explain digit.png --model my_module:make --target loss:7 \\
+      --weights epoch1.safetensors --weights epoch9.safetensors"""
 )
 def explain(
     images: list[Path],
@@ -98,13 +117,13 @@ def explain(
     Prints the answer and how far to trust its explanation, and writes an overlay for each picture and a report.
 
     Args:
-        images: picture files, or folders of them.
-        method: a name from `whence methods`; integrated_gradients by default.
+        images: Picture files, or folders of them.
+        method: A name from `whence methods`; integrated_gradients by default.
         model: the model.
         question: the question.
         accuracy: the accuracy.
         answer: where the answer goes.
-        save: also write each result as numbers: a NumPy archive, read back by whence.load.
+        save: Also write each result as numbers: a NumPy archive, read back by whence.load.
     """
     from whence import cli_explain
 
@@ -117,8 +136,10 @@ def explain(
     help_epilogue="""Examples:
 
   whence compare digit.png --model mnist-cnn --data-dir mnist/
-  whence compare cat.jpg --model mobilenet-v2 --weights mobilenet_v2.safetensors --quick
-  whence compare cat.jpg --model my_module:make --methods integrated_gradients,saliency --background photos/"""
+  whence compare cat.jpg --model mobilenet-v2 --weights mobilenet.safetensors \\
+      --quick --background photos/
+  whence compare cat.jpg --model my_module:make \\
+      --methods integrated_gradients,saliency"""
 )
 def compare(
     image: Path,
@@ -133,8 +154,8 @@ def compare(
     """Show all methods side by side on one picture: one report and one picture of all maps.
 
     Args:
-        image: a picture file.
-        methods: a comma list of names from `whence methods`; all of them by default.
+        image: A picture file.
+        methods: A comma list of names from `whence methods`; all of them by default.
         model: the model.
         question: the question.
         accuracy: the accuracy.
@@ -156,7 +177,7 @@ def methods(*, json: bool = False) -> None:
     """List the methods: what each needs, its equation, and the paper it is from.
 
     Args:
-        json: print one JSON list for programs instead of the table.
+        json: Print one JSON list for programs instead of the table.
     """
     from whence import cli_show, registry
 
@@ -193,6 +214,8 @@ def _screen(as_json: bool) -> Any:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line (that of the process by default) and return its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    for variable, value in PATIENT.items():
+        os.environ.setdefault(variable, value)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal that lacks × or █
@@ -227,7 +250,8 @@ def _failed_with(words: Sequence[str], problem: Exception) -> int:
         status = WRONG_USE if isinstance(problem, (ValueError, UnsupportedByBackend)) else FAILED
         return _fail(words, str(problem), kind, status)
     if isinstance(problem, MemoryError) or "out of memory" in str(problem).lower():
-        return _fail(words, "there is not enough memory; try --chunk 1, --size or a smaller picture", "WorkFailed", FAILED)
+        text = "there is not enough memory; try --chunk 1, --size or a smaller picture"
+        return _fail(words, text, "WorkFailed", FAILED)
     text = f"{type(problem).__name__}: {problem}; set {TRACEBACK}=1 to see where, and please report it"
     return _fail(words, f"something failed that should not: {text}", "WorkFailed", FAILED)
 

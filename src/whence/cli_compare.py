@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 
@@ -18,6 +18,12 @@ from whence.loading import Source
 
 if TYPE_CHECKING:
     from whence.cli_options import AccuracyFlags, AnswerFlags, ModelFlags, QuestionFlags
+
+
+COLUMNS: Final = (
+    "runs: of the model, forward and backward. error: estimated for the whole map; ± where it is random; "
+    "— where the method promises none."
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,9 @@ def contestants(names: str | None, question: QuestionFlags, accuracy: AccuracyFl
         BadInput: a name is unknown, or a flag belongs to none of them.
     """
     records = registry.methods()
-    chosen = [each.strip().replace("-", "_") for each in (names or ",".join(records)).split(",") if each.strip()]
+    chosen = [
+        each.strip().replace("-", "_") for each in (names or ",".join(records)).split(",") if each.strip()
+    ]
     flags = cli_work.method_fields(accuracy, question.baseline)
     options = cli_parse.pairs(accuracy.option, "--option")
     methods: dict[str, registry.Method] = {}
@@ -46,11 +54,15 @@ def contestants(names: str | None, question: QuestionFlags, accuracy: AccuracyFl
         if name not in records:
             cli_parse.build(name, {}, {}, False)
         own = records[name].fields
-        takes = [{key: value for key, value in given.items() if key in own} for given in (flags, options)]
-        methods[name], notes[name] = cli_parse.build(name, *takes, accuracy.quick)
+        mine, others = (
+            {key: value for key, value in given.items() if key in own} for given in (flags, options)
+        )
+        methods[name], notes[name] = cli_parse.build(name, mine, others, accuracy.quick)
         unused -= {*own}
     if unused:
-        raise BadInput(f"none of the methods has an option {' or '.join(sorted(unused))}; see `whence methods`")
+        raise BadInput(
+            f"none of the methods has an option {' or '.join(sorted(unused))}; see `whence methods`"
+        )
     return Contestants(methods, notes, names is not None)
 
 
@@ -70,8 +82,9 @@ def tour(
             say(f"{name} ({number + 1} of {len(methods.methods)})")
             try:
                 ready = cli_work.with_baseline(method, source, picture, question)
+                notes = (methods.notes[name],)
                 results[name] = cli_work.explained(
-                    source, picture, ready, target, words, at=question.at, accuracy=accuracy, notes=(methods.notes[name],)
+                    source, picture, ready, target, words, at=question.at, accuracy=accuracy, notes=notes
                 )
             except (Refused, UnsupportedByBackend) as problem:
                 if methods.named and len(methods.methods) == 1:
@@ -98,7 +111,7 @@ def run(
     files = cli_work.picture_files([image])
     if len(files) > 1:
         raise BadInput(f"{image} holds {len(files)} pictures; compare methods on one of them")
-    cli_work.check_out(answer.out)
+    cli_work.check_out(answer.folder)
     source = request.load(model.weights[0] if model.weights else None)
     picture = cli_work.read_picture(*files[0], source.channels)
     prediction = cli_work.answer_of(source, picture, accuracy)
@@ -108,8 +121,10 @@ def run(
     shown = cli_work.shows_progress(answer)
     results, skipped = tour(source, picture, chosen, target, words, question, accuracy, shown=shown)
     print_tour(console, results, skipped)
-    drawn = write_figure(results, answer.out / f"{picture.stem}.comparison.png")
-    report = write_report(results, skipped, [(prediction, source)], answer.out / f"{picture.stem}.comparison.html")
+    drawn = write_figure(results, answer.folder / f"{picture.stem}.comparison.png")
+    report = write_report(
+        results, skipped, [(prediction, source)], answer.folder / f"{picture.stem}.comparison.html"
+    )
     console.print()
     cli_show.file_line(console, "picture", drawn)
     cli_show.file_line(console, "report", report)
@@ -128,13 +143,19 @@ def print_tour(console: Console, results: dict[str, Attribution], skipped: dict[
     """Print the table of methods, their notes, and what was left out."""
     console.print()
     cli_show.methods_table(console, results)
+    console.print()
+    cli_show.note(
+        console,
+        "residual: the sum less the change of the output from baseline to picture, which it should equal. "
+        f"{COLUMNS}",
+    )
     notes: dict[str, list[str]] = {}
     for name, result in results.items():
         for each in result.notes:
             notes.setdefault(each, []).append(name)
     for text, names in notes.items():
         who = "" if len(names) == len(results) else f" ({', '.join(names)})"
-        cli_show.note(console, f"note{who}: {text}")
+        cli_show.note(console, f"note: {text}{who}")
     for name, reason in skipped.items():
         cli_show.note(console, f"left out: {name}: {reason}")
 
@@ -150,7 +171,8 @@ def write_figure(results: dict[str, Attribution], path: Path) -> Path:
 
 
 def write_report(
-    results: dict[str, Attribution], skipped: dict[str, str], predictions: Sequence[tuple[Any, Source]], path: Path, **words: Any
+    results: dict[str, Attribution], skipped: dict[str, str], predictions: Sequence[tuple[Any, Source]], path: Path,
+    **words: Any,
 ) -> Path:  # fmt: skip
     """Write all maps as one HTML file."""
     from whence import report

@@ -46,7 +46,7 @@ class Job:
 
     def path(self, stem: str, ending: str) -> Path:
         """Return where a file of the answer goes."""
-        return self.answer.out / f"{stem}.{ending}"
+        return self.answer.folder / f"{stem}.{ending}"
 
 
 @dataclass
@@ -69,14 +69,16 @@ def understood(
         BadInput: something in the call cannot be meant.
     """
     fields = cli_work.method_fields(accuracy, question.baseline)
-    chosen, note = cli_parse.build(method, fields, cli_parse.pairs(accuracy.option, "--option"), accuracy.quick)
+    chosen, note = cli_parse.build(
+        method, fields, cli_parse.pairs(accuracy.option, "--option"), accuracy.quick
+    )
     target = cli_parse.ask(question.target)
     if target.kind == "all" and len(model.weights) > 1:
         raise BadInput("--target all goes with one --weights; choose a class to follow it through several")
     cli_parse.check_baselines(question.baseline)
     request = cli_work.request(model)
     files = cli_work.picture_files(images)
-    cli_work.check_out(answer.out)
+    cli_work.check_out(answer.folder)
     name = registry.name_of(chosen)
     return Job(files, request, model.weights, chosen, name, target, question, accuracy, answer, save, (note,))
 
@@ -115,7 +117,9 @@ def run(job: Job, console: Console) -> dict[str, Any]:
 # ---- one picture -------------------------------------------------------------------------------------------
 
 
-def _one(job: Job, source: Source, picture: Picture, answer: Prediction, console: Console, many: bool) -> Done:
+def _one(
+    job: Job, source: Source, picture: Picture, answer: Prediction, console: Console, many: bool
+) -> Done:
     target, words = cli_work.fitted_target(job.target, source, answer)
     result = _explained(job, source, picture, target, words)
     files = _files(job, result, picture)
@@ -134,7 +138,9 @@ def _every_class(
         whole = _explained(job, source, picture, "all", None)
         found = {k: _named(whole.for_class(k), k, source) for k in order}
     else:
-        said = f"{source.name} has {answer.classes:,} classes; the {MOST_CLASSES} most probable were explained"
+        said = (
+            f"{source.name} has {answer.classes:,} classes; the {MOST_CLASSES} most probable were explained"
+        )
         job = replace(job, notes=(*job.notes, said))
         found = {k: _explained(job, source, picture, k, _label(k, source)) for k in order[:MOST_CLASSES]}
     drawn = {class_name(k, source.labels): found[k] for k in order[:MOST_CLASSES]}
@@ -199,8 +205,9 @@ def _explained(job: Job, source: Source, picture: Picture, target: Any, words: s
     method = cli_work.with_baseline(job.method, source, picture, job.question)
     shown = cli_work.shows_progress(job.answer) and len(job.files) == 1
     return cli_work.explained(
-        source, picture, method, target, words, at=job.question.at, accuracy=job.accuracy, notes=job.notes, progress=shown
-    )
+        source, picture, method, target, words, at=job.question.at, accuracy=job.accuracy, notes=job.notes,
+        progress=shown,
+    )  # fmt: skip
 
 
 def _files(job: Job, result: Attribution, picture: Picture) -> dict[str, Path]:
@@ -225,7 +232,9 @@ def _report(job: Job, source: Source, done: Sequence[Done]) -> Path:
     plain = all(list(each.results) == [job.name] for each in done)
     results = [result for _, result in names] if plain else dict(names)
     predictions = cli_work.in_report([(each.prediction, source) for each in done])
-    return report.write(results, job.answer.out / "report.html", labels=source.labels, predictions=predictions)
+    return report.write(
+        results, job.answer.folder / "report.html", labels=source.labels, predictions=predictions
+    )
 
 
 def _print_files(console: Console, done: Done) -> None:
@@ -249,7 +258,7 @@ def _print_lines(console: Console, done: Sequence[Done], source: Source) -> None
         result = next(iter(each.results.values()))
         output, cost = (cli_work.number_at(values) for values in (result.output, result.evaluations))
         table.add_row(
-            each.picture.path.name, top[0][1] if top else "—", f"{100 * top[0][2]:.1f} %" if top else "—",
+            each.picture.path.name, top[0][1] if top else "—", cli_show.probable(top[0][2]) if top else "—",
             f"{float(output):.4g}", cli_show.error_text(result), "—" if cost is None else f"{int(cost):,}",
         )  # fmt: skip
     console.print(Padding(table, (0, 0, 1, 2)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 
@@ -14,11 +14,16 @@ COMMAND: ContextVar[str] = ContextVar("command", default="whence")
 
 MODEL = Group("The model", sort_key=1)
 QUESTION = Group("What to explain", sort_key=2)
-ACCURACY = Group("How, and how accurately", sort_key=3)
+ACCURACY = Group("How accurately", sort_key=3)
 ANSWER = Group("The answer", sort_key=4)
 
-# Words that may begin with a minus: numbers.
-Signed = Parameter(allow_leading_hyphen=True)
+
+def flag(
+    help: str, metavar: str | None = None, *, short: str | None = None, signed: bool = False, **more: Any
+) -> Any:
+    """Return a flag's description; a `signed` value may begin with a minus."""
+    names = None if short is None else tuple(short.split())
+    return Parameter(name=names, help=help, metavar=metavar, allow_leading_hyphen=signed, **more)
 
 
 @Parameter(name="*", group=MODEL)
@@ -26,27 +31,51 @@ Signed = Parameter(allow_leading_hyphen=True)
 class ModelFlags:
     """Which model, and how it wants its pictures."""
 
-    model: Annotated[str | None, Parameter(name=("--model", "-m"))] = None
-    """digits-cnn, mnist-cnn, mnist-mlp, mobilenet-v2, or a function of yours that makes the model:
-    module.path:factory (found in this folder or among the installed packages)."""
-    model_arg: tuple[str, ...] = ()
-    """name=value for the factory, such as --model-arg weights=None; may be repeated."""
-    weights: tuple[Path, ...] = ()
-    """A .safetensors file. Several (repeat the flag) are checkpoints of a training: you see how the
-    explanation develops."""
-    trust: bool = False
-    """Also read pickled weights (.pt, .pth, .bin), which can run any code: only from a source you trust."""
-    labels: Path | None = None
-    """A text file with one class name a line."""
-    size: str | None = None
-    """Resize the picture: 224 (square; with --crop the shorter side), or 224x320 (height x width)."""
-    crop: str | None = None
-    """Keep the centre: 224, or 224x320."""
-    mean: Annotated[str | None, Signed] = None
-    """Subtracted from pixels in [0, 1], per channel; 0 by default. torchvision's models want --size 256 --crop
-    224 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225."""
-    std: Annotated[str | None, Signed] = None
-    """Then divided by; 1 by default."""
+    model: Annotated[
+        str | None,
+        flag(
+            "One of the zoo (digits-cnn, mnist-cnn, mnist-mlp, mobilenet-v2), or a function of yours that makes the "
+            "model: module.path:factory, in this folder or installed.",
+            "NAME",
+            short="--model -m",
+        ),
+    ] = None
+    model_arg: Annotated[
+        tuple[str, ...],
+        flag("An argument of that function, such as weights=None; may be repeated.", "NAME=VALUE"),
+    ] = ()
+    weights: Annotated[
+        tuple[Path, ...],
+        flag(
+            "The model's weights, .safetensors. Repeated, they are checkpoints of a training, and you see how the "
+            "explanation develops.",
+            "FILE",
+        ),
+    ] = ()
+    trust: Annotated[
+        bool,
+        flag(
+            "Also open pickled weights (.pt, .pth, .bin), which can run any code: only if you trust their source."
+        ),
+    ] = False
+    labels: Annotated[Path | None, flag("A text file with one class name a line.", "FILE")] = None
+    size: Annotated[
+        str | None,
+        flag(
+            "Resize pictures: 224 (square; with --crop the shorter side), or height x width: 224x320.", "PX"
+        ),
+    ] = None
+    crop: Annotated[str | None, flag("Then keep the centre: 224, or 224x320.", "PX")] = None
+    mean: Annotated[
+        str | None,
+        flag(
+            "Subtracted from pixels in [0, 1], for all channels or each; 0 by default. Most torchvision models want "
+            "--size 256 --crop 224 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225.",
+            "M,M,M",
+            signed=True,
+        ),
+    ] = None
+    std: Annotated[str | None, flag("Then divided by; 1 by default.", "S,S,S", signed=True)] = None
 
 
 @Parameter(name="*", group=QUESTION)
@@ -54,18 +83,36 @@ class ModelFlags:
 class QuestionFlags:
     """What is explained, and counted from where."""
 
-    target: Annotated[str | None, Parameter(name=("--target", "-t"), allow_leading_hyphen=True)] = None
-    """A class by number or label, or probability:3, log_probability:3, logit:3, margin:3,5 (why 3 and not 5),
-    loss:3, neuron:layer,index. By default the top class's logit."""
-    at: str | None = None
-    """Explain a layer inside instead of the pixels, by the framework's name, such as features.3."""
-    baseline: Annotated[tuple[str, ...], Signed] = ()
-    """What "absent" means: a number (0 black, 1 white), black, white, mean, blur:10, uniform, gaussian, opposite,
-    boundary, or a picture file; repeated, they are averaged. Black by default."""
-    background: Path | None = None
-    """A folder of ordinary pictures, for methods that compare with them (expected_gradients)."""
-    data_dir: Path | None = None
-    """The folder of MNIST's four files; else $WHENCE_DATA_DIR, else your cache."""
+    target: Annotated[
+        str | None,
+        flag(
+            "A class by number or label; or probability:3, log_probability:3, logit:3, margin:3,5 (why 3 and not 5), "
+            "loss:3, neuron:layer,index; or all classes: all. By default the top class's logit.",
+            "WHAT",
+            short="--target -t",
+            signed=True,
+        ),
+    ] = None
+    at: Annotated[
+        str | None,
+        flag("Explain a layer instead of the pixels, by its name in the model: features.3.", "LAYER"),
+    ] = None
+    baseline: Annotated[
+        tuple[str, ...],
+        flag(
+            'What "absent" means: a number (0 black, 1 white), black, white, mean, blur:10, uniform, gaussian, '
+            "opposite, boundary, or a picture file. Repeated, they are averaged. Black by default.",
+            "WHAT",
+            signed=True,
+        ),
+    ] = ()
+    background: Annotated[
+        Path | None,
+        flag("Ordinary pictures, for methods that compare with them (expected_gradients).", "FOLDER"),
+    ] = None
+    data_dir: Annotated[
+        Path | None, flag("Where MNIST's four files are; else $WHENCE_DATA_DIR, else your cache.", "FOLDER")
+    ] = None
 
 
 @Parameter(name="*", group=ACCURACY)
@@ -73,21 +120,28 @@ class QuestionFlags:
 class AccuracyFlags:
     """Accuracy and cost."""
 
-    rtol: float | None = None
-    """The relative error of the map that is asked for; 0.02 by default."""
-    steps: int | None = None
-    """A fixed number of steps along the path instead of --rtol."""
-    samples: int | None = None
-    """How many random samples, for methods that sample."""
-    option: tuple[str, ...] = ()
-    """name=value: any other option of the method, such as noise=0.2 or quadrature=trapezoid; may be repeated.
-    `whence methods` lists them."""
-    quick: bool = False
-    """Rougher and faster: a tenth of error is accepted, a fifth of the samples taken."""
-    seed: int = 0
-    """Of all random draws."""
-    chunk: int | None = None
-    """Rows in one forward pass; by default the fastest is found."""
+    rtol: Annotated[
+        float | None, flag("The relative error that is asked for; 0.02 by default.", "X", signed=True)
+    ] = None
+    steps: Annotated[
+        int | None, flag("So many steps along the path, instead of --rtol.", "N", signed=True)
+    ] = None
+    samples: Annotated[
+        int | None, flag("So many random samples, for methods that sample.", "N", signed=True)
+    ] = None
+    option: Annotated[
+        tuple[str, ...],
+        flag(
+            "Any other option of the method, such as noise=0.2 or quadrature=trapezoid; may be repeated. "
+            "`whence methods` lists them.",
+            "NAME=VALUE",
+        ),
+    ] = ()
+    quick: Annotated[bool, flag("Rougher and faster: rtol 0.1, and a fifth of the samples.")] = False
+    seed: Annotated[int, flag("Of all random draws; 0 by default.", "N", signed=True)] = 0
+    chunk: Annotated[
+        int | None, flag("Rows in one forward pass; by default the fastest is found.", "N", signed=True)
+    ] = None
 
 
 @Parameter(name="*", group=ANSWER)
@@ -95,9 +149,21 @@ class AccuracyFlags:
 class AnswerFlags:
     """Where the answer goes."""
 
-    out: Annotated[Path, Parameter(name=("--out", "-o"))] = Path("whence-out")
-    """The folder for pictures and report; whence-out by default."""
-    json: bool = False
-    """Print one JSON object for programs instead of the tables."""
-    progress: Annotated[bool | None, Parameter(negative="--no-progress")] = None
-    """A progress bar on stderr; by default in a terminal only."""
+    out: Annotated[
+        Path | None,
+        flag(
+            "The folder for the files; by default whence-out, for the demo whence-demo.",
+            "FOLDER",
+            short="--out -o",
+        ),
+    ] = None
+    json: Annotated[bool, flag("Print one JSON object for programs instead of the tables.")] = False
+    progress: Annotated[
+        bool | None,
+        flag("Show progress on stderr; by default in a terminal only.", negative="--no-progress"),
+    ] = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the files go."""
+        return self.out or Path("whence-out")

@@ -16,9 +16,13 @@ from whence.naming import unknown
 from whence.preprocess import Size
 
 KINDS: Final = ("logit", "probability", "log_probability", "margin", "loss", "neuron")
-FORMS: Final = "3, a label, logit:3, probability:3, log_probability:3, margin:3,5, loss:3, neuron:layer,index or all"
+FORMS: Final = (
+    "3, a label, logit:3, probability:3, log_probability:3, margin:3,5, loss:3, neuron:layer,index or all"
+)
 # The flags of the command line that are fields of methods; --option reaches the others.
 FIELDS: Final = ("baseline", "rtol", "steps", "samples")
+UNREACHABLE: Final = ("where",)
+"""Fields that are arrays, which no flag can hold."""
 QUICK_RTOL: Final = 0.1
 QUICK_SHARE: Final = 5
 """--quick divides the number of samples or steps by this."""
@@ -118,9 +122,12 @@ def ask(text: str | None) -> Asked:
     if kind not in KINDS:
         near = colon and difflib.get_close_matches(kind, KINDS, n=1, cutoff=0.6)
         if not text or near:
-            raise BadInput(f"--target {text!r}: " + (unknown("kind", kind, KINDS) if near else f"give {FORMS}"))
+            raise BadInput(
+                f"--target {text!r}: " + (unknown("kind", kind, KINDS) if near else f"give {FORMS}")
+            )
         return Asked("class", (text,))
-    wanted = {"margin": (0, 1, 2), "loss": (1,), "neuron": tuple(range(2, 10))}.get(kind, (0, 1))
+    lengths: dict[str, tuple[int, ...]] = {"margin": (0, 1, 2), "loss": (1,), "neuron": tuple(range(2, 10))}
+    wanted = lengths.get(kind, (0, 1))
     if len(parts) not in wanted and kind not in ("margin", "neuron"):
         # A label may hold a comma.
         parts = (rest.strip(),) if rest.strip() else ()
@@ -128,7 +135,7 @@ def ask(text: str | None) -> Asked:
         example = {"margin": "margin:3,5", "neuron": "neuron:layer,index"}.get(kind, f"{kind}:3")
         raise BadInput(f"--target {text}: write {example}")
     if kind == "neuron" and not all(re.fullmatch(r"-?\d+", part) for part in parts[1:]):
-        raise BadInput(f"--target {text}: after the layer come whole numbers, such as neuron:{parts[0]},5")
+        raise BadInput(f"--target {text}: after the layer come whole numbers, such as neuron:features.3,5")
     return Asked(kind, parts)
 
 
@@ -156,7 +163,9 @@ def class_number(text: str, labels: Sequence[str] | None) -> int:
     if re.fullmatch(r"[+-]?\d+", text):
         return int(text)
     if labels is None:
-        raise BadInput(f"--target {text}: this model has no labels; give a number, or the names with --labels FILE")
+        raise BadInput(
+            f"--target {text}: this model has no labels; give a number, or the names with --labels FILE"
+        )
     found = [k for k, label in enumerate(labels) if label == text]
     found = found or [k for k, label in enumerate(labels) if label.lower() == text.lower()]
     if not found:
@@ -214,7 +223,9 @@ def named_baseline(text: str) -> Any:
 # ---- methods -----------------------------------------------------------------------------------------------
 
 
-def build(name: str, flags: Mapping[str, Any], options: Mapping[str, Any], quick: bool) -> tuple[registry.Method, str]:
+def build(
+    name: str, flags: Mapping[str, Any], options: Mapping[str, Any], quick: bool
+) -> tuple[registry.Method, str]:
     """Return a method with the flags that were given as its fields, and a note on what --quick changed.
 
     Raises:
@@ -242,9 +253,15 @@ def build(name: str, flags: Mapping[str, Any], options: Mapping[str, Any], quick
 
 
 def own_options(record: registry.Record) -> str:
-    """Return a method's options as they are written on the command line."""
-    flags = [f"--{field}" if field in FIELDS else f"--option {field}=..." for field in record.fields]
-    return ", ".join(sorted(flags, key=lambda flag: flag.startswith("--option"))) or "none"
+    """Return a method's options as they are written on the command line, with their defaults where they have one."""
+    flags = [f"--{field}" for field in FIELDS if field in record.fields]
+    others = {field: value for field, value in record.fields.items() if field not in (*FIELDS, *UNREACHABLE)}
+    pairs = [f"{field}={'...' if value is None else _default(value)}" for field, value in others.items()]
+    return ", ".join([*flags, *([f"--option {' '.join(pairs)}"] if pairs else [])]) or "no options"
+
+
+def _default(value: Any) -> str:
+    return registry.name_of(value) if isinstance(value, registry.Method) else str(value)
 
 
 def quicker(record: registry.Record) -> dict[str, Any]:
@@ -270,5 +287,7 @@ def _check_type(record: registry.Record, field: str, value: Any) -> None:
     allowed += [str] if "str" in kind else []
     fits = (value is None and "None" in kind) or type(value) in allowed
     if not fits:
-        wanted = {"float": "a number", "int": "a whole number", "bool": "true or false"}.get(kind.split(" ")[0], kind)
+        wanted = {"float": "a number", "int": "a whole number", "bool": "true or false"}.get(
+            kind.split(" ")[0], kind
+        )
         raise BadInput(f"--option {field}={value}: {record.name} wants {wanted} there")

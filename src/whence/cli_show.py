@@ -16,8 +16,9 @@ from rich.text import Text
 
 from whence import registry
 from whence.attribution import Attribution
+from whence.caption import number, percent, target_text, written
+from whence.cli_parse import own_options
 from whence.cli_work import Picture, number_at
-from whence.figure import number, percent, target_text, written
 from whence.loading import Prediction, class_name
 
 BAR = 20
@@ -26,7 +27,7 @@ BAR = 20
 
 def note(console: Console, text: str) -> None:
     """Print a sentence of smaller weight, indented, wrapped."""
-    console.print(Padding(Text(text, style="dim"), (0, 0, 0, 2)))
+    console.print(Padding(Text(text, style="dim"), (0, 0, 0, 2), expand=False))
 
 
 def file_line(console: Console, what: str, path: Path) -> None:
@@ -37,7 +38,9 @@ def file_line(console: Console, what: str, path: Path) -> None:
 def heading(console: Console, picture: Picture, model: str) -> None:
     """Print which picture this is."""
     height, width = picture.original.shape[:2]
-    text = Text(picture.path.name, style="bold").append(f"  {width} × {height} pixels, seen by {model}", style="dim")
+    text = Text(picture.path.name, style="bold").append(
+        f"  {width} × {height} pixels, seen by {model}", style="dim"
+    )
     console.print(text)
 
 
@@ -55,17 +58,26 @@ def prediction(console: Console, answer: Prediction, labels: Sequence[str] | Non
     table.add_column(justify="left", no_wrap=True)
     for index, name, probability in top:
         full = "█" * round(BAR * probability) or "▏"
-        shown = f"{100 * probability:.1f} %" if probability >= 0.0005 else "< 0.1 %"
+        shown = probable(probability)
         label = f"{name}  ({index})" if labels is not None and name != str(index) else name
         table.add_row(label, shown, Text(full, style="cyan"))
     _print(console, table)
 
 
-def numbers(console: Console, result: Attribution, method: registry.Method, labels: Sequence[str] | None) -> None:
+def probable(probability: float) -> str:
+    """Return a probability as a percentage."""
+    return f"{100 * probability:.1f} %" if probability >= 0.0005 else "< 0.1 %"
+
+
+def numbers(
+    console: Console, result: Attribution, method: registry.Method, labels: Sequence[str] | None
+) -> None:
     """Print the numbers that say what was found, how far to trust it and what it cost."""
     console.print()
     target = target_text(result, 0, labels)
-    console.print(Text("  What spoke for ").append(target, style="bold").append(f", by {written(result.method)}:"))
+    console.print(
+        Text("  What spoke for ").append(target, style="bold").append(f", by {written(result.method)}:")
+    )
     table = _grid()
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
@@ -79,7 +91,8 @@ def numbers(console: Console, result: Attribution, method: registry.Method, labe
 
 def _number_rows(result: Attribution, method: registry.Method) -> list[tuple[str, str, str]]:
     output, start, residual, error, converged = (
-        number_at(getattr(result, name)) for name in ("output", "baseline_output", "residual", "error", "converged")
+        number_at(getattr(result, name))
+        for name in ("output", "baseline_output", "residual", "error", "converged")
     )
     what = str(result.settings.get("target", "the explained output"))
     rows = [("output", number(output, 4), what)]
@@ -88,14 +101,21 @@ def _number_rows(result: Attribution, method: registry.Method) -> list[tuple[str
     if start is not None and residual is not None:
         change = float(output - start)
         share = f"{percent(abs(residual / change))} of that difference" if change else ""
-        rows.append(("sum of the shares", number(change + residual, 4), f"should be the difference, {number(change, 4)}"))
-        rows.append(("missing or too much", number(residual), share))
+        should = f"should be the difference, {number(change, 4)}"
+        rows.append(("sum of the shares", number(change + residual, 4), should))
+        rows.append(("residual", number(residual), share))
     if error is not None:
         asked = getattr(method, "rtol", None) if getattr(method, "steps", None) is None else None
         promise = f"of the map as a whole; asked for: {percent(asked)}" if asked else "of the map as a whole"
         rows.append(("estimated error", percent(error), promise))
         if asked and converged is not None:
-            rows.append(("converged", "yes" if converged else "NO", "" if converged else "the error asked for was not met"))
+            rows.append(
+                (
+                    "converged",
+                    "yes" if converged else "NO",
+                    "" if converged else "the error is larger than asked",
+                )
+            )
     spread = standard_error(result)
     if spread is not None:
         rows.append(("standard error", percent(spread), "of a typical share, from the random samples"))
@@ -103,7 +123,8 @@ def _number_rows(result: Attribution, method: registry.Method) -> list[tuple[str
         words = f"{written(result.method)} promises none: read its map as a ranking"
         rows.append(("accuracy", "—", words))
     cost = number_at(result.evaluations)
-    rows.append(("runs of the model", "—" if cost is None else f"{int(cost):,}", "forward and backward"))
+    what = "runs of the model" if result.settings.get("backend") == "callable" else "gradients used"
+    rows.append((what, "—" if cost is None else f"{int(cost):,}", ""))
     rows.append(("seconds", f"{float(result.settings.get('seconds', math.nan)):.2f}", ""))
     return rows
 
@@ -128,7 +149,10 @@ def standard_error(result: Attribution) -> float | None:
 
 
 def classes_table(
-    console: Console, results: Sequence[tuple[int, Attribution]], answer: Prediction, labels: Sequence[str] | None
+    console: Console,
+    results: Sequence[tuple[int, Attribution]],
+    answer: Prediction,
+    labels: Sequence[str] | None,
 ) -> None:
     """Print one line for each class that was explained."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
@@ -140,32 +164,39 @@ def classes_table(
             number_at(getattr(result, name)) for name in ("output", "baseline_output", "residual", "error")
         )
         total = None if start is None or residual is None else output - start + residual
+        sums = ["—" if each is None else number(each, 4) for each in (start, total)]
         probability = 0.0 if answer.probabilities is None else answer.probabilities[index]
         table.add_row(
-            class_name(index, labels), f"{100 * probability:.1f} %", number(output, 4),
-            *("—" if each is None else number(each, 4) for each in (start, total)), "—" if error is None else percent(error),
+            class_name(index, labels), probable(probability), number(output, 4), *sums,
+            "—" if error is None else percent(error),
         )  # fmt: skip
     _print(console, table)
 
 
 def methods_table(
-    console: Console, results: Mapping[str, Attribution], extra: Mapping[str, str] | None = None, heading: str = ""
+    console: Console,
+    results: Mapping[str, Attribution],
+    extra: Mapping[str, str] | None = None,
+    heading: str = "",
 ) -> None:
     """Print one line for each method: with `extra`, a number of the caller's under `heading`."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("method", overflow="fold")
-    names = [*([heading] if extra is not None else ["sum of shares", "missing"]), "runs", "error", "seconds"]
+    names = [*([heading] if extra is not None else ["sum of shares", "residual"]), "runs", "error", "seconds"]
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     for name, result in results.items():
         output, start, residual, cost = (
-            number_at(getattr(result, key)) for key in ("output", "baseline_output", "residual", "evaluations")
+            number_at(getattr(result, key))
+            for key in ("output", "baseline_output", "residual", "evaluations")
         )
         told = [extra[name]] if extra is not None else ["—", "—"]
         if extra is None and start is not None and residual is not None:
             told = [number(output - start + residual, 4), number(residual, 2)]
         seconds = f"{float(result.settings.get('seconds', math.nan)):.2f}"
-        table.add_row(written(name), *told, "—" if cost is None else f"{int(cost):,}", error_text(result), seconds)
+        table.add_row(
+            written(name), *told, "—" if cost is None else f"{int(cost):,}", error_text(result), seconds
+        )
     _print(console, table)
 
 
@@ -188,7 +219,7 @@ def checkpoints_table(console: Console, results: Sequence[tuple[str, Attribution
     for label, result in results:
         sure = result.settings.get("probability")
         table.add_row(
-            label, str(result.settings.get("prediction", "—")), "—" if sure is None else f"{100 * float(sure):.1f} %",
+            label, str(result.settings.get("prediction", "—")), "—" if sure is None else probable(float(sure)),
             number(number_at(result.output), 4), error_text(result),
         )  # fmt: skip
     _print(console, table)
@@ -203,6 +234,7 @@ def registry_table(console: Console) -> None:
         left = Text(name, style="bold").append(f"\nneeds: {', '.join(record.needs)}", style="dim not bold")
         right = Text(record.summary).append(f"\n{record.equation}", style="cyan")
         right.append(f"\n{record.citation}", style="dim")
+        right.append(f"\n{own_options(record)}", style="dim")
         table.add_row(left, right)
     console.print(table)
 
@@ -212,7 +244,7 @@ def _grid() -> Table:
 
 
 def _print(console: Console, table: Table) -> None:
-    console.print(Padding(table, (0, 0, 0, 2)))
+    console.print(Padding(table, (0, 0, 0, 2), expand=False))
 
 
 # ---- for programs ------------------------------------------------------------------------------------------

@@ -86,8 +86,14 @@ def read_picture(path: Path, stem: str, channels: int | None) -> Picture:
         )
     if channels is not None and channels != given.shape[2]:
         given = data.to_channels(given, channels)
-        what = "grey; its level was given to all three colours" if channels == 3 else "in colour; it was turned to grey"
-        notes.append(f"the picture is {what}, as the model takes {channels} channel{'s' if channels > 1 else ''}")
+        what = (
+            "grey; its level was given to all three colours"
+            if channels == 3
+            else "in colour; it was turned to grey"
+        )
+        notes.append(
+            f"the picture is {what}, as the model takes {channels} channel{'s' if channels > 1 else ''}"
+        )
     return Picture(path, stem, original, given[None], tuple(notes))
 
 
@@ -98,7 +104,8 @@ def resized(image: UInt8[np.ndarray, "h w c"], size: tuple[int, int]) -> UInt8[n
     if image.shape[:2] == size:
         return image
     drawn = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-    return np.array(drawn.resize(size[::-1], Image.Resampling.BILINEAR)).reshape(*size, -1)
+    height, width = size
+    return np.array(drawn.resize((width, height), Image.Resampling.BILINEAR)).reshape(height, width, -1)
 
 
 def background(source: Source, picture: Picture, question: QuestionFlags) -> UInt8[np.ndarray, "rows h w c"]:
@@ -189,11 +196,12 @@ def _baseline(text: str, picture: Picture) -> Any:
 def fitted_target(asked: cli_parse.Asked, source: Source, prediction: Prediction) -> tuple[Any, str | None]:
     """Return the target for one picture, with the classes that it leaves open filled in, and its words."""
     target: Any = cli_parse.fit(asked, source.labels)
+    named: Any = None if isinstance(target, int) else target
     if asked.kind in ("neuron", "dense", "all") or prediction.classes is None:
         return target, None
     order = [int(k) for k in np.argsort(-prediction.output, kind="stable")]
-    classes = [target] if isinstance(target, int) else [getattr(target, "index", None), getattr(target, "other", None)]
-    first = order[0] if classes[0] is None else int(classes[0])
+    index = target if isinstance(target, int) else getattr(target, "index", None)
+    first = order[0] if index is None else int(index)
     if not -len(order) <= first < len(order):
         return target, None
     first %= len(order)
@@ -201,11 +209,11 @@ def fitted_target(asked: cli_parse.Asked, source: Source, prediction: Prediction
     if asked.kind in ("top", "class", "logit"):
         return first, name if source.labels else None
     if asked.kind == "margin":
-        other = next(k for k in order if k != first) if classes[1] is None else int(classes[1])
+        other = next(k for k in order if k != first) if named.other is None else int(named.other)
         words = f"{name} rather than {class_name(other % len(order), source.labels)}"
-        return replace(target, index=first, other=other), words
+        return replace(named, index=first, other=other), words
     kind = {"loss": "loss for the label"}.get(asked.kind, asked.kind.replace("_", "-") + " of")
-    return replace(target, index=first), f"{kind} {name}"
+    return replace(named, index=first), f"{kind} {name}"
 
 
 def site(name: str | None) -> Layer | None:
@@ -244,10 +252,7 @@ def write_overlay(result: Attribution, picture: Picture, path: Path) -> Path:
     from whence import view
 
     single = result.heatmap()[0]
-    if single.ndim == 2:
-        drawn = view.png(view.overlay(picture.original, single))
-    else:
-        drawn = view.png(result.plot())
+    drawn = view.png(view.overlay(picture.original, single) if single.ndim == 2 else result.plot())
     with write_atomically(path) as handle:
         handle.write(drawn)
     return path
@@ -283,7 +288,9 @@ def check_out(folder: Path) -> None:
             pass
     except OSError as problem:
         reason = os.strerror(problem.errno) if problem.errno else str(problem)
-        raise BadInput(f"--out {folder}: cannot write there ({reason.lower()}); choose another folder") from None
+        raise BadInput(
+            f"--out {folder}: cannot write there ({reason.lower()}); choose another folder"
+        ) from None
     finally:
         for each in reversed(made):
             with contextlib.suppress(OSError):

@@ -12,9 +12,9 @@ from rich.text import Text
 
 from whence import cli_compare, cli_parse, cli_show, cli_work, data, view
 from whence.attribution import Attribution
+from whence.caption import number
 from whence.cli_work import Picture
 from whence.errors import BadInput
-from whence.figure import number
 from whence.files import write_atomically
 from whence.loading import Prediction, Request
 
@@ -27,26 +27,30 @@ MODELS: Final = {"digits": "digits-cnn", "mnist": "mnist-cnn"}
 INTERESTING: Final = {"digits": 242, "mnist": 2426}
 
 
-def run(name: str, data_dir: Path | None, quick: bool, answer: AnswerFlags, console: Console) -> dict[str, Any]:
+def run(
+    name: str, data_dir: Path | None, quick: bool, answer: AnswerFlags, console: Console
+) -> dict[str, Any]:
     """Give the tour: print for a person, return the same for a program."""
     from whence.cli_options import AccuracyFlags, QuestionFlags
 
     if name not in MODELS:
         raise BadInput(f"--data {name}: it is digits (inside the install) or mnist (downloaded once, 11 MB)")
-    cli_work.check_out(answer.out)
+    cli_work.check_out(answer.folder)
     shown = cli_work.shows_progress(answer)
     dataset = data.digits() if name == "digits" else data.mnist(data_dir, progress=shown)
     source = Request(MODELS[name]).load()
     image = dataset.test_images[INTERESTING[name]][..., None]
     truth = int(dataset.test_labels[INTERESTING[name]])
-    path = _write_digit(image, answer.out / "digit.png")
+    path = _write_digit(image, answer.folder / "digit.png")
     picture = Picture(path, "digit", image, image[None])
     question, accuracy = QuestionFlags(data_dir=data_dir), AccuracyFlags(quick=quick)
     prediction = cli_work.answer_of(source, picture, accuracy)
     target, words = cli_work.fitted_target(cli_parse.ask(None), source, prediction)
     _introduce(console, name, truth, prediction, source.labels)
     methods = cli_compare.contestants(None, question, accuracy)
-    results, skipped = cli_compare.tour(source, picture, methods, target, words, question, accuracy, shown=shown)
+    results, skipped = cli_compare.tour(
+        source, picture, methods, target, words, question, accuracy, shown=shown
+    )
     console.print()
     ink = {each: ink_share(result, image) for each, result in results.items()}
     told = {each: f"{100 * share:.0f} %" for each, share in ink.items()}
@@ -56,10 +60,11 @@ def run(name: str, data_dir: Path | None, quick: bool, answer: AnswerFlags, cons
     for each, reason in skipped.items():
         cli_show.note(console, f"left out: {each}: {reason}")
     report = cli_compare.write_report(
-        results, skipped, [(prediction, source)], answer.out / "report.html",
-        title=f"Where the answer “{truth}” came from: a tour", introduction=_introduction(name, truth, prediction, len(results)),
+        results, skipped, [(prediction, source)], answer.folder / "report.html",
+        title=f"Where the answer “{truth}” came from: a tour",
+        introduction=_introduction(name, truth, prediction, len(results)),
     )  # fmt: skip
-    drawn = cli_compare.write_figure(results, answer.out / "methods.png")
+    drawn = cli_compare.write_figure(results, answer.folder / "methods.png")
     _farewell(console, source.name, path, report, drawn, prediction)
     return {
         "model": source.name,
@@ -67,7 +72,8 @@ def run(name: str, data_dir: Path | None, quick: bool, answer: AnswerFlags, cons
         "truth": truth,
         "prediction": cli_show.answer_record(prediction, source.labels),
         "methods": {
-            each: {**cli_show.record(result, source.labels), "on_the_ink": ink[each]} for each, result in results.items()
+            each: {**cli_show.record(result, source.labels), "on_the_ink": ink[each]}
+            for each, result in results.items()
         },
         "ink": covered,
         "skipped": skipped,
@@ -92,7 +98,9 @@ def _introduce(
     console: Console, name: str, truth: int, answer: Prediction, labels: tuple[str, ...] | None
 ) -> None:
     origin = "scikit-learn's handwritten digits" if name == "digits" else "MNIST's test images"
-    console.print(Text(f"A {truth}, from {origin}, and what a small network makes of it:"))
+    console.print(
+        Text(f"{_article(truth).capitalize()} {truth} from {origin}; what a small network makes of it:")
+    )
     cli_show.prediction(console, Prediction(answer.output, answer.probabilities), labels)
 
 
@@ -101,8 +109,7 @@ def _explain_table(console: Console, covered: float, results: dict[str, Attribut
     cli_show.note(
         console,
         f"on the ink: how much of the map's strength lies on the digit's strokes, which cover {100 * covered:.0f} % "
-        "of the picture. runs: of the model, forward and backward. error: estimated for the whole map; ± where it "
-        "is random; — where the method promises none.",
+        f"of the picture. {cli_compare.COLUMNS}",
     )
     whole = results.get("integrated_gradients")
     if whole is None or whole.residual is None:
@@ -117,7 +124,9 @@ def _explain_table(console: Console, covered: float, results: dict[str, Attribut
     )
 
 
-def _farewell(console: Console, model: str, digit: Path, report: Path, drawn: Path, answer: Prediction) -> None:
+def _farewell(
+    console: Console, model: str, digit: Path, report: Path, drawn: Path, answer: Prediction
+) -> None:
     first, second = (index for index, _, _ in answer.top(None, 2))
     console.print()
     cli_show.file_line(console, "report", report)
@@ -126,7 +135,10 @@ def _farewell(console: Console, model: str, digit: Path, report: Path, drawn: Pa
     console.print()
     console.print("Next, try:")
     tries = (
-        (f"explain {digit} --model {model} --target margin:{first},{second}", f"why {first} and not {second}?"),
+        (
+            f"explain {digit} --model {model} --target margin:{first},{second}",
+            f"why {first} and not {second}?",
+        ),
         (f"explain {digit} --model {model} --target all", "what speaks for each of the ten digits"),
         ("explain photo.jpg --model mobilenet-v2 --weights FILE", "a photograph of yours (see README)"),
     )
@@ -136,17 +148,22 @@ def _farewell(console: Console, model: str, digit: Path, report: Path, drawn: Pa
 
 
 def _introduction(name: str, truth: int, answer: Prediction, count: int) -> str:
-    top = answer.top(None, 2)
     origin = (
         "the 8 × 8 pixel digits that come with scikit-learn"
         if name == "digits"
         else "MNIST's test images of 28 × 28 pixels"
     )
+    (first, _, sure), (second, _, less) = answer.top(None, 2)
     return (
-        f"This is one of {origin}: somebody wrote a {truth}. A small convolutional network, which never saw this digit "
-        f"while it was trained, says {top[0][0]} with {100 * top[0][2]:.0f} % and {top[1][0]} with {100 * top[1][2]:.0f} %."
-        f"\n\nBelow, {count} methods say which pixels that answer came from. They disagree, since each answers a "
-        "question of its own: some ask how the answer would change with a pixel (saliency and its kin), others how much "
-        "of the answer each pixel accounts for, counted from a black picture (integrated gradients and its kin). The "
-        "latter can be checked: their shares must add up, and the page says how nearly they do."
+        f"This is one of {origin}: somebody wrote {_article(truth)} {truth}. A small convolutional network, which "
+        f"never saw this digit while it was trained, says {first} with {100 * sure:.0f} % and {second} with "
+        f"{100 * less:.0f} %.\n\nBelow, {count} methods say which pixels that answer came from. They disagree, since "
+        "each answers a question of its own: some ask how the answer would change with a pixel (saliency and its "
+        "kin), others how much of the answer each pixel accounts for, counted from a black picture (integrated "
+        "gradients and its kin). The latter can be checked: their shares must add up, and the page says how nearly "
+        "they do."
     )
+
+
+def _article(digit: int) -> str:
+    return "an" if digit == 8 else "a"

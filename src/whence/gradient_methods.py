@@ -78,7 +78,10 @@ class Sensitivity(Method):
 
 
 @register(
-    "input_x_gradient", "A = x ⊙ ∇f(x)", "Shrikumar, Greenside, Shcherbina, Kundaje 2016, arXiv:1605.01713"
+    "input_x_gradient",
+    "A = x ⊙ ∇f(x)",
+    "Shrikumar, Greenside, Shcherbina, Kundaje 2016, arXiv:1605.01713",
+    title="Input × gradient",
 )
 @dataclass(frozen=True)
 class InputXGradient(Method):
@@ -357,7 +360,7 @@ class _Sampler(Method):
 @register(
     "smoothgrad", "A = E_ε [M(x + ε)], ε ∼ N(0, (noise · range)²)",
     "Smilkov, Thorat, Kim, Viégas, Wattenberg 2017, arXiv:1706.03825",
-    needs=("what it wraps",),
+    needs=("what it wraps",), title="SmoothGrad",
 )  # fmt: skip
 @dataclass(frozen=True)
 class SmoothGrad(_Sampler):
@@ -379,7 +382,7 @@ class SmoothGrad(_Sampler):
 
 @register(
     "smoothgrad_squared", "A = E_ε [M(x + ε)²]", "Hooker, Erhan, Kindermans, Kim 2019, arXiv:1806.10758",
-    needs=("what it wraps",),
+    needs=("what it wraps",), title="SmoothGrad²",
 )  # fmt: skip
 @dataclass(frozen=True)
 class SmoothGradSquared(_Sampler):
@@ -399,7 +402,7 @@ class SmoothGradSquared(_Sampler):
 
 @register(
     "vargrad", "A = Var_ε [M(x + ε)]", "Adebayo, Gilmer, Goodfellow, Kim 2018, arXiv:1810.03307",
-    needs=("what it wraps",),
+    needs=("what it wraps",), title="VarGrad",
 )  # fmt: skip
 @dataclass(frozen=True)
 class VarGrad(_Sampler):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 
 import numpy as np
 
@@ -27,24 +28,40 @@ def integrate(problem: Problem, start: Leaves, path: Guided, accuracy: Accuracy)
     if accuracy.steps is not None:
         return _walk(problem, start, path, accuracy.steps)
     steps = min(FIRST_STEPS, accuracy.max_evaluations)
-    coarse = _walk(problem, start, path, steps)
-    spent, ops, keep = steps, problem.ops, sum_axes(problem)
-    error = np.full(problem.output.shape, np.inf)
-    while spent + 2 * steps <= accuracy.max_evaluations:
+    best = _walk(problem, start, path, steps)
+    spent, ops, keep, active = steps, problem.ops, sum_axes(problem), np.arange(len(problem.rows))
+    error, evaluations, trace = np.full(problem.output.shape, np.inf), best.evaluations, best.trace
+    while len(active) and spent + 2 * steps <= accuracy.max_evaluations:
         steps *= 2
-        fine = _walk(problem, start, path, steps)
         spent += steps
-        both = list(zip(fine.values, coarse.values, strict=True))
+        # Examples whose two walks agreed stay as they are, whatever the others of the batch still need.
+        begin, inputs = (tuple(ops.take(leaf, active) for leaf in leaves) for leaves in (start, problem.inputs))
+        fine = _walk(problem.at(inputs, active), begin, path, steps)
+        both = [(new, ops.take(old, active)) for new, old in zip(fine.values, best.values, strict=True)]
         change = np.asarray(sum(norms(ops, new - old, keep) for new, old in both))
         size = np.asarray(sum(norms(ops, new, keep) for new, _ in both))
-        error = np.where(change == 0, 0.0, change / np.where(size == 0, np.inf, size))
-        coarse = fine
-        if (error <= accuracy.rtol).all():
-            break
-    known = np.isfinite(error).all()
-    converged = np.asarray(error <= accuracy.rtol)
-    evaluations = np.full(len(problem.rows), spent)
-    return Shares(coarse.values, evaluations, error if known else None, None, converged, trace=coarse.trace)
+        error[active] = np.where(change == 0, 0.0, change / np.where(size == 0, np.inf, size))
+        for leaf, new in zip(best.values, fine.values, strict=True):
+            ops.put(leaf, active, new)
+        evaluations[active] += steps
+        trace = _replaced(trace, fine.trace, active)
+        active = active[(error[active] > accuracy.rtol).reshape(len(active), -1).any(1)]
+    known, converged = np.isfinite(error).all(), np.asarray(error <= accuracy.rtol)
+    return Shares(best.values, evaluations, error if known else None, None, converged, trace=trace)
+
+
+def _replaced(trace: Trace | None, longer: Trace | None, rows: np.ndarray) -> Trace:
+    """Return a trace in which some rows are those of a longer one; the others end in NaN."""
+    assert trace is not None
+    assert longer is not None
+
+    def filled(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+        full = np.full((len(old), *new.shape[1:]), np.nan)
+        full[:, : old.shape[1]] = old
+        full[rows] = new
+        return full
+
+    return Trace(*(filled(getattr(trace, part.name), getattr(longer, part.name)) for part in fields(Trace)))
 
 
 def _walk(problem: Problem, start: Leaves, path: Guided, steps: int) -> Shares:
@@ -93,7 +110,8 @@ def _move(
     ceiling = origin + way * high if high < 1 else goal
     distance = abs(ceiling - here)
     to_go = abs(goal - here).sum(1) - total * (1 - progress)
-    order = ops.argsort(abs(gradient))
+    # Features that are at the end of their interval already take no place in a group (background that never moves).
+    order = ops.argsort(abs(gradient) + ops.where(distance > 0, distance * 0, distance * 0 + math.inf))
     size = max(1, math.ceil(path.fraction * here.shape[1]))
     ends = np.minimum(np.arange(size, here.shape[1] + size, size), here.shape[1]) - 1
     reached = ops.along(distance, order).cumsum(1)[:, ends]

@@ -18,14 +18,14 @@ from whence.errors import Refused
 from whence.moments import Running
 from whence.path import Points
 from whence.problem import Problem
-from whence.quadrature import INDEPENDENT_JUMPS, RULES, Level, Name, nested
+from whence.quadrature import RULES, Level, Name, nested, of_doubling
 from whence.shares import Shares, norms
 
 DEFAULT_RTOL = 0.02
 DEFAULT_MAX_EVALUATIONS = 1024
 DEFAULT_STEPS = 50
-# An example has converged when its estimated error times this is within the tolerance: the estimate scatters by a
-# fifth about the true error, and a promise should hold for nearly all examples, not for the median one.
+# With random nodes an example has converged when its estimated error times this is within the tolerance: that
+# estimate is of the expected error, and a promise should hold for nearly all examples, not for the mean one.
 SAFETY = 1.25
 MONTE_CARLO_FIRST = 64
 # The mean absolute value of a normal variable of unit variance: from standard errors to an expected L1 error.
@@ -67,9 +67,7 @@ class _Sums:
     def __init__(self, ops: Operations, shape: tuple[int, ...], like: Array) -> None:
         self.ops, self.total = ops, ops.zeros(shape, like)
 
-    def fold(
-        self, rows: slice, position: np.ndarray, weights: np.ndarray, flat: Array
-    ) -> Callable[[], None]:
+    def fold(self, rows: slice, position: np.ndarray, weights: np.ndarray, flat: Array) -> Callable[[], None]:
         """Add contributions [n, d]; `weights` is [rows, n], zero where a contribution is another row's.
 
         Nothing is written before what this returns is called: memory may run out until then, and the chunk is
@@ -91,9 +89,7 @@ class _Spread(_Sums):
         super().__init__(ops, shape, like)
         self.running = Running(np.zeros(shape[0]), self.total, ops.zeros(shape, like))
 
-    def fold(
-        self, rows: slice, position: np.ndarray, weights: np.ndarray, flat: Array
-    ) -> Callable[[], None]:
+    def fold(self, rows: slice, position: np.ndarray, weights: np.ndarray, flat: Array) -> Callable[[], None]:
         """Merge contributions [n, d] of equal weight into the rows' moments, once the result is called."""
         ops, shape = self.ops, self.total[rows].shape
         belongs = ops.like(weights > 0, flat)
@@ -134,7 +130,7 @@ def integrate(problem: Problem, points: Points, accuracy: Accuracy, draw: int = 
             break
         if error is None:
             continue
-        state.converged[active] = SAFETY * error <= accuracy.rtol
+        state.converged[active] = (SAFETY if state.random else 1.0) * error <= accuracy.rtol
         active = active[~state.converged[active].reshape(len(active), -1).all(1)]
         if not len(active):
             break
@@ -145,7 +141,7 @@ def _sweep(
     problem: Problem,
     points: Points,
     level: Level,
-    active: Int[np.ndarray, active],
+    active: Int[np.ndarray, "active"],
     first_node: int,
     random: bool,
 ) -> _Sweep:
@@ -216,6 +212,7 @@ class _State:
         self.problem, self.random, self.used = problem, random, 0
         self.sums = [kind(ops, (rows, *every, *leaf.shape[1:]), ops.wide(leaf[:1])) for leaf in problem.point]
         self.error = np.full((rows, *every), np.nan)
+        self.change = np.full((rows, *every), np.nan)
         self.converged = np.zeros((rows, *every), dtype=bool)
         self.evaluations = np.zeros(rows, dtype=np.int64)
         self.nodes: list[np.ndarray] = []
@@ -231,7 +228,8 @@ class _State:
         if self.random:
             error = sum(self._size(each, active) for each in self._deviations()) * HALF_NORMAL
         elif not first:
-            error = change / INDEPENDENT_JUMPS
+            error = of_doubling(np.asarray(change), self.change[active])
+            self.change[active] = change
         else:
             return None
         self.error[active] = _relative(np.asarray(error), np.asarray(size))
@@ -292,7 +290,7 @@ class _State:
         return Trace(nodes=np.where(np.isnan(parts["weights"]), np.nan, spread), **parts)
 
 
-def _relative(error: Float[np.ndarray, ...], size: Float[np.ndarray, ...]) -> Float[np.ndarray, ...]:
+def _relative(error: Float[np.ndarray, "..."], size: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     """Return error / size, and zero where both vanish: an input equal to its baseline has an exact answer."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(error == 0, 0.0, error / size)

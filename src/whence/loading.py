@@ -137,7 +137,9 @@ class Request:
             if values is None or len(values) == 1:
                 continue
             if len(values) != 3:
-                raise BadInput(f"{flag} has {len(values)} values; give 1 for all channels, or 3 (red, green, blue)")
+                raise BadInput(
+                    f"{flag} has {len(values)} values; give 1 for all channels, or 3 (red, green, blue)"
+                )
             if channels == 1:
                 raise BadInput(f"{flag} has 3 values and {name} takes pictures of 1 channel; give 1 value")
 
@@ -145,7 +147,9 @@ class Request:
 def _checked_name(name: str | None) -> str:
     known = ", ".join(zoo.names())
     if name is None:
-        raise BadInput(f"--model is missing; give one of the zoo ({known}) or your own as module.path:factory")
+        raise BadInput(
+            f"--model is missing; give one of the zoo ({known}) or your own as module.path:factory"
+        )
     suffix = Path(name).suffix.lower()
     if ":" in name:
         if not FACTORY.fullmatch(name):
@@ -155,15 +159,21 @@ def _checked_name(name: str | None) -> str:
         return name
     if suffix in LATER:
         raise BadInput(
-            f"--model {name}: {LATER[suffix]} files come with a later version of whence; until then wrap it as a callable "
-            "on NumPy arrays in a module of your own: --model my_module:factory --method sensitivity"
+            f"--model {name}: {LATER[suffix]} files come with a later version of whence; until then wrap it as a "
+            "callable on NumPy arrays in a module of your own: --model my_module:factory --method sensitivity"
         )
     if suffix == ".safetensors" or suffix in zoo.PICKLES:
-        raise BadInput(f"--model {name}: these are weights; say whose: --model module.path:factory --weights {name}")
+        raise BadInput(
+            f"--model {name}: these are weights; say whose: --model module.path:factory --weights {name}"
+        )
     if suffix == ".py":
-        raise BadInput(f"--model {name}: say which function in it makes the model: --model {Path(name).stem}:factory")
+        raise BadInput(
+            f"--model {name}: say which function in it makes the model: --model {Path(name).stem}:factory"
+        )
     if not difflib.get_close_matches(name, zoo.names(), n=1, cutoff=0.5):
-        raise BadInput(f"there is no model {name!r} in the zoo ({known}); your own is given as module.path:factory")
+        raise BadInput(
+            f"there is no model {name!r} in the zoo ({known}); your own is given as module.path:factory"
+        )
     raise BadInput(unknown("model of the zoo", name, zoo.names()))
 
 
@@ -181,7 +191,9 @@ def _made(name: str, arguments: Mapping[str, Any]) -> Any:
             raise BadInput(f"--model {name}: this is a model already, which takes no --model-arg")
         return thing
     if not callable(thing):
-        raise BadInput(f"--model {name}: this is a {type(thing).__name__}; give a function or class that makes the model")
+        raise BadInput(
+            f"--model {name}: this is a {type(thing).__name__}; give a function that makes the model"
+        )
     try:
         model = thing(**arguments)
     except (Exception, SystemExit) as problem:
@@ -190,7 +202,7 @@ def _made(name: str, arguments: Mapping[str, Any]) -> Any:
             "--model-arg name=value passes it arguments"
         ) from problem
     if not (callable(model) or _is_model(model)):
-        raise BadInput(f"--model {name}: the factory gave a {type(model).__name__}; it must give a model that can be called")
+        raise BadInput(f"--model {name}: the factory gave a {type(model).__name__}; it must return a model")
     return model
 
 
@@ -209,7 +221,8 @@ def _imported(name: str, module_name: str) -> Any:
             ) from None
         raise BadInput(f"--model {name}: {module_name} needs the module {missing!r}; install it") from problem
     except (Exception, SystemExit) as problem:
-        raise BadInput(f"--model {name}: importing {module_name} failed with {described(problem)}; mend it") from problem
+        failed = f"importing {module_name} failed with {described(problem)}"
+        raise BadInput(f"--model {name}: {failed}; mend it") from problem
 
 
 def _is_model(thing: Any) -> bool:
@@ -246,7 +259,7 @@ def described(problem: BaseException) -> str:
 class Prediction:
     """What a model answers for one picture; probabilities are None where its output is no row of classes."""
 
-    output: Float64[np.ndarray, "..."]
+    output: Float64[np.ndarray, "*shape"]
     probabilities: Float64[np.ndarray, " classes"] | None
 
     @property
@@ -281,9 +294,12 @@ def predict(source: Source, picture: UInt8[np.ndarray, "1 h w c"], seed: int = 0
         return output.reshape(len(output), -1)[:, 0]
 
     everything = target.Resolved(lambda y, rows: y, "all", "the whole output", every_class=True)
-    with source.blamed(), explainer._asked(
-        source.model, picture, first, None, None, None, source.preprocess, seed, None, False
-    ) as question:
+    with (
+        source.blamed(),
+        explainer._asked(
+            source.model, picture, first, None, None, None, source.preprocess, seed, None, False
+        ) as question,
+    ):
         output = question.problem.at_inputs(everything).value(question.problem.inputs)
     if output.ndim != 2 or output.shape[1] < 2:
         return Prediction(output[0], None)

@@ -62,7 +62,7 @@ class Moments:
 class Running:
     """Mean and sum of squared deviations of each row's contributions, where rows may have seen different counts."""
 
-    count: Float[np.ndarray, rows]
+    count: Float[np.ndarray, "rows"]
     mean: Array
     squares: Array
 

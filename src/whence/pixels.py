@@ -54,7 +54,7 @@ def channels_last(shape: tuple[int, ...]) -> bool:
 
 def to_uint8(array: Any, last: bool) -> UInt8[np.ndarray, "batch height width channels"]:
     """Return float pictures in [0, 1] as uint8 [B, H, W, C]."""
-    values: Float[np.ndarray, ...] = to_numpy(array).astype(np.float64)
+    values: Float[np.ndarray, "..."] = to_numpy(array).astype(np.float64)
     if values.ndim == 3:
         values = values[..., None]
     elif not last:

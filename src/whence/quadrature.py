@@ -20,9 +20,10 @@ from whence.naming import unknown
 Name = Literal["tolerance", "gauss", "midpoint", "trapezoid", "left", "right", "monte_carlo", "taylor"]
 Nodes = Float[np.ndarray, "nodes"]
 
-# Independent jumps halve their variance with each doubling, so the error of the finer sum is the difference to
-# the coarser one over the square root of three (NUMERICS.md 2: measured 1.7, 1.4 to 2.0 over networks and counts).
-INDEPENDENT_JUMPS = np.sqrt(3.0)
+# With independent jumps the error of the finer sum is the difference to the coarser one over √3 (NUMERICS.md 2:
+# 1.4 to 2.0 over networks and counts). Few jumps scatter more: of 600 small networks 97 % had a true error within
+# 1.5 times an estimate by 0.75 of the larger of two differences, and 84 % by √3 of one.
+OF_DIFFERENCE = 0.75
 FIRST_LEVEL = 8
 
 
@@ -90,6 +91,17 @@ def nested(first: int = FIRST_LEVEL) -> Iterator[Level]:
         count *= 2
         u = np.arange(1, count, 2) / count
         yield Level(u**2, 2 * u / count, keep=0.5)
+
+
+def of_doubling(change: Float[np.ndarray, "..."], before: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    """Return the estimated error of the finer of two sums.
+
+    Args:
+        change: its difference to the coarser sum.
+        before: the difference one doubling earlier, which has twice the error; NaN where there was none: then the
+            estimate is the whole difference, the safe one.
+    """
+    return np.where(np.isnan(before), change, OF_DIFFERENCE * np.maximum(change, before / 2))
 
 
 def check(quadrature: str | None, steps: int | None, rtol: float | None) -> Name:

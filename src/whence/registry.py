@@ -37,13 +37,17 @@ class Method:
 
 @dataclass(frozen=True)
 class Record:
-    """A registered method: its name, class, equation, citation, and what it requires of model and user."""
+    """A registered method: its names, class, equation, citation, and what it requires of model and user.
+
+    `name` is what code calls it, `title` what people read.
+    """
 
     name: str
     cls: type[Method]
     equation: str
     citation: str
     needs: tuple[str, ...]
+    title: str
 
     @property
     def summary(self) -> str:
@@ -61,12 +65,17 @@ M = TypeVar("M", bound=type[Method])
 
 
 def register(
-    name: str, equation: str, citation: str, needs: tuple[str, ...] = ("gradient",)
+    name: str,
+    equation: str,
+    citation: str,
+    needs: tuple[str, ...] = ("gradient",),
+    title: str | None = None,
 ) -> Callable[[M], M]:
-    """Put a method into the registry under its public name."""
+    """Put a method into the registry under its public name; its title is that name's words, if not another."""
+    shown = title or name.replace("_", " ").capitalize()
 
     def enter(cls: M) -> M:
-        _records[name] = Record(name, cls, equation, citation, needs)
+        _records[name] = Record(name, cls, equation, citation, needs, shown)
         # The dataclass's own would fail on arrays: neither can those be hashed, nor do they compare to one bool.
         cls.__eq__ = lambda self, other: type(self) is type(other) and _key(self) == _key(other)
         cls.__hash__ = lambda self: hash(_key(self))

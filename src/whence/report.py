@@ -2,51 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import io
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 
-from whence import figure as figures
 from whence import view
 from whence.attribution import Attribution, to_numpy
+from whence.caption import NOT_PROMISED, at_row, number, percent, target_text, written
 from whence.errors import BadInput
-from whence.figure import NOT_PROMISED, number, percent, scale_text, written
 from whence.files import write_atomically
+from whence.report_cards import Card, card_of
+from whence.report_pictures import Image, input_image, legends
 
-# Pixels of the longer side: enough for a screen, small enough for an attachment.
-LARGEST = 448
 MOST_EXAMPLES = 50
-# What a card shows elsewhere than in its line of settings.
-SHOWN_ELSEWHERE = ("command", "code", "versions", "seconds", "target_name", "feature_names", "input")
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A strip of colours with what stands at its ends."""
-
-    data: str
-    low: str
-    high: str
-    middle: str = ""
-
-
-@dataclass(frozen=True)
-class Image:
-    """A picture as a data URI, its words, and whether its pixels are to stay squares."""
-
-    data: str
-    alt: str
-    caption: str
-    square: bool = False
-    wide: bool = False
-    bar: Bar | None = None
 
 
 @dataclass(frozen=True)
@@ -56,23 +29,6 @@ class Share:
     label: str
     text: str
     width: float
-
-
-@dataclass(frozen=True)
-class Card:
-    """One method's result on one example."""
-
-    name: str
-    anchor: str
-    summary: str
-    equation: str
-    citation: str
-    images: list[Image]
-    numbers: list[tuple[str, str]]
-    trace: str | None
-    notes: list[str]
-    settings: list[tuple[str, str]]
-    code: str
 
 
 @dataclass(frozen=True)
@@ -131,9 +87,8 @@ def write(
         BadInput: there is no result, the predictions do not fit, a map is not finite, or `path` cannot be
             written.
     """
-    named = (
-        list(results.items()) if isinstance(results, Mapping) else [(each.method, each) for each in results]
-    )
+    pairs = results.items() if isinstance(results, Mapping) else [(each.method, each) for each in results]
+    named = [(written(name), result) for name, result in pairs]
     if not named:
         raise BadInput("report: there are no results to show")
     groups = _group(named)
@@ -155,7 +110,7 @@ def write(
         skipped=[(written(name), reason) for name, reason in (skipped or {}).items()],
         pictured=any(example.picture for example in examples),
         mapped=any(image.bar for example in examples for card in example.cards for image in card.images),
-        legends=[_legend(True), _legend(False)],
+        legends=legends(),
         percentile=f"{view.PERCENTILE:g}",
         not_promised=NOT_PROMISED,
         versions=_versions(result for _, result in named),
@@ -221,19 +176,20 @@ def _versions(results: Iterable[Attribution]) -> list[str]:
 def _group(named: Sequence[tuple[str, Attribution]]) -> list[list[tuple[str, Attribution]]]:
     """Return, for each example, the named results on it, each cut down to that example."""
     groups: dict[Any, list[tuple[str, Attribution]]] = {}
+    named_so: Counter[Any] = Counter()
     for name, result in named:
-        seen: dict[Any, int] = {}
+        seen: Counter[Any] = Counter()
         for row in range(len(to_numpy(result.output))):
             single = _single(result, row)
             key: Any = (single.settings.get("input"), row)
             if single.picture is not None:
                 key = hashlib.sha256(repr(single.picture.shape).encode() + single.picture.tobytes()).digest()
                 # Two equal pictures in one batch are two examples.
-                seen[key] = seen.get(key, 0) + 1
+                seen[key] += 1
                 key = (key, seen[key])
-            group = groups.setdefault(key, [])
-            again = sum(other == name or other.startswith(f"{name} (") for other, _ in group)
-            group.append((f"{name} ({again + 1})" if again else name, single))
+            named_so[key, name] += 1
+            again = named_so[key, name]
+            groups.setdefault(key, []).append((f"{name} ({again})" if again > 1 else name, single))
     return list(groups.values())
 
 
@@ -244,19 +200,12 @@ def _single(result: Attribution, row: int) -> Attribution:
     for key in ("target_name", "input"):
         if isinstance(settings.get(key), (list, tuple)):
             settings[key] = settings[key][row] if row < len(settings[key]) else None
-    parts = len(result.values) if isinstance(result.values, (tuple, Mapping)) else 1
-    notes = [
-        *result.notes,
-        *([f"{parts} inputs were explained; the map is that of the first"] if parts > 1 else []),
-    ]
-    single = replace(single, settings=settings, notes=notes)
+    single = replace(single, settings=settings)
     if not single.every_class:
         return single
     outputs = to_numpy(single.output)[0]
-    top = single.for_class(int(np.argmax(outputs)))
-    return replace(
-        top, notes=[*top.notes, f"all {len(outputs)} classes were explained; the highest is shown"]
-    )
+    note = f"all {len(outputs)} classes were explained; the highest is shown"
+    return replace(single.for_class(int(np.argmax(outputs))), notes=[*single.notes, note])
 
 
 def _bars(predictions: Any, labels: Sequence[str] | None, examples: int) -> list[list[Share]]:
@@ -298,16 +247,16 @@ def _example(
     first = group[0][1]
     name = first.settings.get("input")
     pictures = [result.picture[0] for _, result in group if result.picture is not None]
-    targets = dict.fromkeys(figures.target_text(result, 0, labels) for _, result in group)
+    targets = dict.fromkeys(target_text(result, 0, labels) for _, result in group)
     answer = f"{bars[0].label} ({bars[0].text})" if bars else ""
     return Example(
         anchor=anchor,
         heading=f"Example {place + 1}{f': {name}' if name else ''}",
         answer=answer,
         target="; ".join(targets),
-        picture=_input_image(pictures[0], name) if pictures else None,
+        picture=input_image(pictures[0], name) if pictures else None,
         bars=bars,
-        cards=[_card(f"{anchor}-{i + 1}", each, result, labels) for i, (each, result) in enumerate(group)],
+        cards=[card_of(f"{anchor}-{i + 1}", each, result, labels) for i, (each, result) in enumerate(group)],
     )
 
 
@@ -331,7 +280,7 @@ def _summary(
 
 def _line(results: Sequence[Attribution], card: Card, seconds: float | None) -> Line:
     def column(name: str) -> list[Any]:
-        entries = (figures.at_row(getattr(result, name), 0) for result in results)
+        entries = (at_row(getattr(result, name), 0) for result in results)
         return [entry for entry in entries if entry is not None]
 
     evaluations, residuals, errors, converged = map(column, ("evaluations", "residual", "error", "converged"))
@@ -345,112 +294,3 @@ def _line(results: Sequence[Attribution], card: Card, seconds: float | None) -> 
         converged=("yes" if all(converged) else "no") if converged else "—",
         seconds="—" if seconds is None else number(seconds),
     )
-
-
-# ---- cards -------------------------------------------------------------------------------------------------
-
-
-def _card(anchor: str, name: str, result: Attribution, labels: Sequence[str] | None) -> Card:
-    record = _record(result.method)
-    settings = [
-        (str(key), str(value)) for key, value in result.settings.items() if key not in SHOWN_ELSEWHERE
-    ]
-    label = written(name)
-    if written(result.method) not in label:
-        label = f"{label} ({written(result.method)})"
-    return Card(
-        name=label,
-        anchor=anchor,
-        summary=str(getattr(record, "summary", "") or ""),
-        equation=str(getattr(record, "equation", "") or ""),
-        citation=str(getattr(record, "citation", "") or ""),
-        images=_images(result, label),
-        numbers=[("target", figures.target_text(result, 0, labels)), *figures.numbers(result, 0).items()],
-        trace=None if result.trace is None else _uri(view.png(figures.trace_figure(result.trace)), "png"),
-        notes=[str(note) for note in result.notes],
-        settings=[(key, text) for key, text in settings if text != "None"],
-        code="\n".join(str(result.settings[key]) for key in ("command", "code") if result.settings.get(key)),
-    )
-
-
-def _record(method: str) -> Any:
-    """Return the registry's record of a method, or None where it has none."""
-    from whence.registry import methods
-
-    return methods().get(method)
-
-
-def _images(result: Attribution, name: str) -> list[Image]:
-    """Return the heat map and, where there is a picture, the overlay; or bars of values without two axes."""
-    map = figures.finite_maps(result, "sum")[0]
-    if map.ndim != 2:
-        drawn = figures.bar_figure(map, result.settings.get("feature_names"))
-        return [Image(_uri(view.png(drawn), "png"), f"The largest shares by {name}", "", wide=True)]
-    limit, signed = view.colour_scale(map), view.is_signed(map)
-    square = min(map.shape) < view.TINY
-    bar = replace(_legend(signed), low=number(-limit) if signed else "0", high=number(limit))
-    text = scale_text(map)
-    heat = Image(
-        _drawing(view.colour(map, limit, signed=signed)),
-        f"Heat map of {name}",
-        f"Heat map; {text}.",
-        square,
-        bar=bar,
-    )
-    if result.picture is None:
-        return [heat]
-    picture = result.picture[0]
-    words = f"Overlay; {figures.overlay_text(map, picture.shape)}."
-    return [heat, Image(_photograph(view.overlay(picture, map)), f"Overlay of {name}", words, square)]
-
-
-def _input_image(picture: UInt8[np.ndarray, "h w c"], name: Any) -> Image:
-    height, width = picture.shape[:2]
-    caption = f"{f'{name}, ' if name else ''}{width} × {height} pixels, as the maps see it."
-    return Image(_photograph(picture), "The input", caption, min(height, width) < view.TINY)
-
-
-def _legend(signed: bool) -> Bar:
-    strip = _uri(view.png(view.colours(signed)[None]), "png")
-    if signed:
-        return Bar(strip, "against", "towards", "0")
-    return Bar(strip, "no part", "large part")
-
-
-# ---- bytes -------------------------------------------------------------------------------------------------
-
-
-def _drawing(picture: UInt8[np.ndarray, "h w 3"]) -> str:
-    """Return a map in colour as a PNG: never a JPEG, whose colours bleed from pixel to pixel."""
-    return _uri(view.png(_fitted(view.magnify(picture))), "png")
-
-
-def _photograph(picture: UInt8[np.ndarray, "h w c"]) -> str:
-    """Return a picture as a PNG or a JPEG, whichever is smaller; small ones as a PNG."""
-    from PIL import Image as Pillow
-
-    fitted = _fitted(view.magnify(picture))
-    lossless = view.png(fitted)
-    if min(picture.shape[:2]) < view.TINY:
-        return _uri(lossless, "png")
-    buffer = io.BytesIO()
-    Pillow.fromarray(fitted.squeeze(2) if fitted.shape[2] == 1 else fitted).save(buffer, "JPEG", quality=88)
-    packed = buffer.getvalue()
-    return _uri(packed, "jpeg") if len(packed) < len(lossless) else _uri(lossless, "png")
-
-
-def _fitted(picture: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "height width c"]:
-    """Return the picture with its longer side at most `LARGEST` pixels."""
-    from PIL import Image as Pillow
-
-    height, width = picture.shape[:2]
-    factor = LARGEST / max(height, width)
-    if factor >= 1:
-        return picture
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    drawn = Pillow.fromarray(picture.squeeze(2) if picture.shape[2] == 1 else picture)
-    return np.asarray(drawn.resize(size, Pillow.Resampling.BOX)).reshape(size[1], size[0], -1)
-
-
-def _uri(data: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

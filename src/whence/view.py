@@ -1,13 +1,14 @@
 """Attributions as pictures: one number per position, an honest colour scale, masks and overlays.
 
-Figures (matplotlib) live in `whence.figure` and are reached from here too: `view.figure`,
-`view.comparison_figure`, `view.trace_figure`, `view.development_figure`.
+Figures (matplotlib) live in `whence.figure` and `whence.comparison` and are reached from here too:
+`view.figure`, `view.trace_figure`, `view.comparison_figure`, `view.development_figure`.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,12 +19,18 @@ from whence.errors import BadInput
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from whence.figure import comparison_figure as comparison_figure  # noqa: PLC0414
-    from whence.figure import development_figure as development_figure  # noqa: PLC0414
+    from whence.comparison import comparison_figure as comparison_figure  # noqa: PLC0414
+    from whence.comparison import development_figure as development_figure  # noqa: PLC0414
     from whence.figure import figure as figure  # noqa: PLC0414
     from whence.figure import trace_figure as trace_figure  # noqa: PLC0414
 
-FIGURES = ("figure", "comparison_figure", "trace_figure", "development_figure")
+# Where each figure is drawn: those modules build on this one, so they are imported when they are first used.
+FIGURES = {
+    "figure": "whence.figure",
+    "trace_figure": "whence.figure",
+    "comparison_figure": "whence.comparison",
+    "development_figure": "whence.comparison",
+}
 PERCENTILE = 99.5
 # Pixel maps of photographs are salt and pepper: averaged over 2 % of the shorter side the subject appears.
 SMOOTH = 0.02
@@ -40,11 +47,8 @@ AGAINST, TOWARDS, UNSIGNED = 30, 224, 170
 
 
 def __getattr__(name: str) -> Any:
-    # The figures build on this module: importing them here, at first use, keeps the import one-way and cheap.
     if name in FIGURES:
-        from whence import figure as figures
-
-        return getattr(figures, name)
+        return getattr(import_module(FIGURES[name]), name)
     raise AttributeError(f"module 'whence.view' has no attribute {name!r}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.resources import as_file, files
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -150,7 +151,7 @@ def load(name: str, weights: str | Path | None = None, *, trust: bool = False) -
             f"{name} ships no weights; download or export them as .safetensors and give the file: "
             f'--weights {name.replace("-", "_")}.safetensors, or zoo.load("{name}", weights=...)'
         )
-    model = _torch_zoo().build(name)
+    model = _torch("zoo").build(name)
     if weights is None:
         with as_file(files("whence") / "weights" / f"{name}.safetensors") as shipped:
             load_weights(model, shipped)
@@ -173,7 +174,7 @@ def load_weights(model: Any, path: str | Path, *, trust: bool = False) -> None:
         WorkFailed: PyTorch is not installed.
     """
     check_weights(path, trust=trust)
-    _torch_zoo().load_weights(model, Path(path))
+    _torch("weights").load_weights(model, Path(path))
 
 
 def check_weights(path: str | Path, *, trust: bool = False) -> None:
@@ -199,7 +200,7 @@ def save_weights(model: Any, path: str | Path) -> None:
         BadInput: the file cannot be written there.
         WorkFailed: PyTorch is not installed.
     """
-    _torch_zoo().save_weights(model, Path(path))
+    _torch("weights").save_weights(model, Path(path))
 
 
 def read_labels(path: str | Path) -> tuple[str, ...]:
@@ -248,7 +249,7 @@ def train(
     epochs = record.epochs if epochs is None else epochs
     if epochs < 1:
         raise BadInput(f"epochs is {epochs}; train for at least 1")
-    model = _torch_zoo().train(name, inputs, dataset.train_labels, epochs, seed, after_epoch)
+    model = _torch("zoo").train(name, inputs, dataset.train_labels, epochs, seed, after_epoch)
     return model, accuracy(Loaded(model, record.preprocess, record.labels, name), dataset)
 
 
@@ -260,18 +261,17 @@ def accuracy(loaded: Loaded, dataset: Dataset) -> float:
         WorkFailed: PyTorch is not installed.
     """
     inputs = _prepared(entry(loaded.name), dataset.test_images)
-    return _torch_zoo().accuracy(loaded.model, inputs, dataset.test_labels)
+    return _torch("zoo").accuracy(loaded.model, inputs, dataset.test_labels)
 
 
-def _torch_zoo() -> ModuleType:
-    """Return the module that holds the architectures, importing PyTorch only now."""
+def _torch(part: str) -> ModuleType:
+    """Return whence.backends.torch_zoo or torch_weights, importing PyTorch only now."""
     try:
-        from whence.backends import torch_zoo
+        return import_module(f"whence.backends.torch_{part}")
     except ModuleNotFoundError as problem:
         if problem.name != "torch":
             raise
         raise WorkFailed("the zoo's models need PyTorch; pip install 'whence[torch]'") from None
-    return torch_zoo
 
 
 def _prepared(record: Entry, images: np.ndarray) -> Float32[np.ndarray, "n 1 height width"]:
