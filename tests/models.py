@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +32,10 @@ def pictures(batch: int = 3, seed: int = 0, dtype: torch.dtype = torch.float32) 
     """Random pictures [batch, 1, 6, 6], each with a range of its own."""
 
     def make() -> torch.Tensor:
-        return torch.randn(batch, 1, 6, 6, dtype=torch.float64) * (torch.arange(batch) + 1.0)[:, None, None, None]
+        return (
+            torch.randn(batch, 1, 6, 6, dtype=torch.float64)
+            * (torch.arange(batch) + 1.0)[:, None, None, None]
+        )
 
     return seeded(seed, make).to(dtype)
 
@@ -117,7 +121,7 @@ def _contents(value: Any) -> Any:
 
 def _holds_tensors(value: Any) -> bool:
     parts = value.values() if isinstance(value, dict) else value
-    return any(isinstance(part, (torch.Tensor, nn.Module)) for part in parts)
+    return any(isinstance(part, (torch.Tensor, nn.Module, weakref.ref)) for part in parts)
 
 
 @dataclass
@@ -145,9 +149,15 @@ def state_of(model: nn.Module, *inputs: torch.Tensor) -> State:
         gradients={name: _bits(each.grad) for name, each in model.named_parameters()},
         wants={name: each.requires_grad for name, each in model.named_parameters()},
         buffers={
-            f"{name}.{own}": _bits(each) for name, part in modules.items() for own, each in part._buffers.items()
+            f"{name}.{own}": _bits(each)
+            for name, part in modules.items()
+            for own, each in part._buffers.items()
         },
-        hooks={f"{name}.{kind}": dict(getattr(part, kind, {})) for name, part in modules.items() for kind in HOOKS},
+        hooks={
+            f"{name}.{kind}": dict(getattr(part, kind, {}))
+            for name, part in modules.items()
+            for kind in HOOKS
+        },
         attributes={
             name: {key: _contents(each) for key, each in vars(part).items()} for name, part in modules.items()
         },

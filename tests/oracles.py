@@ -1,10 +1,11 @@
-"""Slow twins of the engine in plain NumPy, float64, one example at a time: written from the papers, not from the source."""
+"""Slow twins of the engine in plain NumPy, float64, one example at a time, written from the papers."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ class ReluNet:
     @classmethod
     def random(cls, generator: np.random.Generator, *sizes: int) -> ReluNet:
         """Return a network with normal weights (He's scale) and biases."""
-        pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
+        pairs = list(pairwise(sizes))
         weights = tuple(generator.standard_normal((o, i)) * math.sqrt(2 / i) for i, o in pairs)
         return cls(weights, tuple(generator.standard_normal(o) * 0.3 for _, o in pairs))
 
@@ -108,9 +109,10 @@ def affine_matrix(operation: Any, shape: tuple[int, ...]) -> tuple[np.ndarray, n
 
 
 def relative_error(values: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Return ‖A − A*‖₁ / ‖A*‖₁ of every example [B]."""
+    """Return ‖A − A*‖₁ / ‖A*‖₁ of every example [B]; 0 where both are all zero."""
     values, truth = (np.asarray(each, dtype=np.float64).reshape(len(each), -1) for each in (values, truth))
-    return np.abs(values - truth).sum(1) / np.abs(truth).sum(1)
+    error, size = np.abs(values - truth).sum(1), np.abs(truth).sum(1)
+    return np.where(error == 0, 0.0, error / np.where(size == 0, 1.0, size))
 
 
 # ---- blur ----------------------------------------------------------------------------------------------------
@@ -149,7 +151,12 @@ class Walk:
 
 
 def guided_walk(
-    gradient: Gradient, x: np.ndarray, start: np.ndarray, steps: int, fraction: float = 0.25, deviation: float = 0.02
+    gradient: Gradient,
+    x: np.ndarray,
+    start: np.ndarray,
+    steps: int,
+    fraction: float = 0.25,
+    deviation: float = 0.02,
 ) -> Walk:
     """Follow algorithm 1 of Kapishnikov et al. (2021), with its inner loop, for one example.
 

@@ -1,6 +1,7 @@
 # ruff: noqa: E402 (what needs PyTorch is imported after the check for it)
 import numpy as np
 import pytest
+
 from oracles import ReluNet, affine_matrix, midpoint_ig, relative_error
 
 torch = pytest.importorskip("torch")
@@ -91,7 +92,13 @@ def test_a_ramp_whose_ends_have_no_gradient(rtol):
 
 def test_max_of_two_switches_where_they_cross():
     # max(x₁, x₂) along (2α, 1 + α/2): the second leads until α = 2/3.
-    result = ig(lambda x: x.amax(1), tensor([2.0, 1.5]), baseline=tensor([0.0, 1.0]), steps=3000, quadrature="midpoint")
+    result = ig(
+        lambda x: x.amax(1),
+        tensor([2.0, 1.5]),
+        baseline=tensor([0.0, 1.0]),
+        steps=3000,
+        quadrature="midpoint",
+    )
     close(result.values, [[2 / 3, 1 / 3]], 1e-9)
 
 
@@ -111,7 +118,7 @@ def test_functional_in_place_and_reused_activations_are_all_integrated():
     class Net(nn.Module):
         def forward(self, x):
             h = functional.relu(x - 1)
-            return relu(relu(h * 2 - 1)).relu_()[:, 0]
+            return relu(relu(h * 2).sub(1)).mul(1).relu_()[:, 0]
 
     # 2(x − 1) − 1 is positive from x = 1.5: of the way from 0 to 3, half.
     close(ig(Net(), tensor([3.0]), steps=400, quadrature="midpoint").values, [[3.0]])
@@ -162,7 +169,9 @@ def test_smooth_networks_reach_1e_9_at_sixteen_gauss_nodes(activation):
         leaf = torch.tensor(points, requires_grad=True)
         return torch.autograd.grad(net(leaf).sum(), leaf)[0].numpy()
 
-    brute = [midpoint_ig(gradient, *pair, nodes=20_000) for pair in zip(x.numpy(), start.numpy(), strict=True)]
+    brute = [
+        midpoint_ig(gradient, *pair, nodes=20_000) for pair in zip(x.numpy(), start.numpy(), strict=True)
+    ]
     close(ig(net, x, baseline=start, steps=16).values, np.array(brute), 2e-9)
 
 
@@ -179,9 +188,9 @@ def test_smooth_networks_keep_the_tolerance_and_the_estimate_is_safe(rtol):
 def conv_net(seed):
     """Return a small CNN, and the same as matrices."""
     torch.manual_seed(seed)
-    first, second = nn.Conv2d(1, 4, 3, padding=1).double(), nn.Conv2d(4, 6, 3, stride=2).double()
-    last = nn.Linear(54, 5).double()
-    matrices = [affine_matrix(first, (1, 8, 8)), affine_matrix(second, (4, 8, 8))]
+    first, second = nn.Conv2d(1, 3, 3, padding=1).double(), nn.Conv2d(3, 4, 3, stride=2).double()
+    last = nn.Linear(16, 5).double()
+    matrices = [affine_matrix(first, (1, 6, 6)), affine_matrix(second, (3, 6, 6))]
     matrices.append((last.weight.detach().numpy(), last.bias.detach().numpy()))
     net = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.Flatten(), last)
     return net, ReluNet(*(tuple(each) for each in zip(*matrices, strict=True)))
@@ -191,13 +200,13 @@ SIZES = [(12, 32, 24, 4), (6, 10, 4), (20, 16, 16, 16, 5), (64, 64, 10)]
 
 
 def measured(rtol):
-    """Return true and estimated errors of 100 random ReLU networks (half MLPs of four shapes, half CNNs), 2 rows each."""
+    """Return true and estimated errors of 100 random ReLU networks, MLPs of four shapes and CNNs, on two rows each."""
     true, estimated = [], []
     for seed in range(100):
         generator = np.random.default_rng(seed)
         if seed % 2:
             model, oracle = conv_net(seed)
-            x = generator.random((2, 1, 8, 8))
+            x = generator.random((2, 1, 6, 6))
         else:
             oracle = ReluNet.random(generator, *SIZES[seed // 2 % 4])
             model, x = oracle.module(), generator.standard_normal((2, SIZES[seed // 2 % 4][0]))
@@ -214,7 +223,7 @@ def measured(rtol):
 @pytest.mark.parametrize("rtol", [0.05, 0.02, 0.01])
 def test_the_tolerance_is_kept_and_the_estimate_is_honest(rtol):
     true, estimated = measured(rtol)
-    ratio = estimated / true
+    ratio = (estimated / np.where(true > 0, true, 1))[true > 0]
     assert (true <= rtol).mean() >= 0.95
     assert (ratio >= 2 / 3).mean() >= 0.95
     assert ((ratio >= 2 / 3) & (ratio <= 3)).mean() >= 0.85
@@ -321,7 +330,13 @@ def test_the_trace_holds_the_output_at_each_node():
 
 def test_an_infinite_gradient_on_the_path_is_refused_and_named():
     with pytest.raises(Refused, match=r"not finite at α = 0 on the path of example 1"):
-        ig(lambda x: torch.sqrt(x).sum(1), tensor([1.0], [2.0]), baseline=tensor([0.5], [0.0]), steps=5, quadrature="left")
+        ig(
+            lambda x: torch.sqrt(x).sum(1),
+            tensor([1.0], [2.0]),
+            baseline=tensor([0.5], [0.0]),
+            steps=5,
+            quadrature="left",
+        )
 
 
 # ---- second order at the input -----------------------------------------------------------------------------
@@ -330,7 +345,9 @@ def test_an_infinite_gradient_on_the_path_is_refused_and_named():
 def test_taylor_is_exact_for_quadratics():
     A, x, start = normal(4, 4), normal(2, 4, seed=1), normal(2, 4, seed=2)
     model = lambda x: torch.einsum("bi,ij,bj->b", x, A, x)  # noqa: E731
-    close(ig(model, x, baseline=start, quadrature="taylor").values, ig(model, x, baseline=start, steps=1).values)
+    close(
+        ig(model, x, baseline=start, quadrature="taylor").values, ig(model, x, baseline=start, steps=1).values
+    )
 
 
 def test_taylor_is_its_formula_on_a_smooth_network():
@@ -428,7 +445,8 @@ def test_a_mask_that_does_not_fit_is_refused(shape):
 def test_normalize_equals_normalising_by_hand(quadrature):
     x = normal(3, 2) * 4 + 1
     least, most = x.amin(1, keepdim=True), x.amax(1, keepdim=True)
-    inside, by_hand = ig(ramps, x, normalize=True, **quadrature), ig(ramps, (x - least) / (most - least), **quadrature)
+    inside = ig(ramps, x, normalize=True, **quadrature)
+    by_hand = ig(ramps, (x - least) / (most - least), **quadrature)
     for name in ("values", "output", "baseline_output", "residual"):
         close(getattr(inside, name), getattr(by_hand, name))
 
@@ -452,7 +470,9 @@ def test_a_tuple_with_none_comes_back_as_it_was_given():
 
 
 def test_a_dict_is_passed_by_keyword_and_comes_back():
-    result = ig(lambda left, right: (left * right**2).sum(1), {"left": tensor([2.0]), "right": tensor([3.0])}, steps=4)
+    result = ig(
+        lambda left, right: (left * right**2).sum(1), {"left": tensor([2.0]), "right": tensor([3.0])}, steps=4
+    )
     assert list(result.values) == ["left", "right"]
     close(result.values["left"], [[6]])
     close(result.values["right"], [[12]])
@@ -480,7 +500,9 @@ def test_inputs_of_different_shapes_are_integrated_together():
 
 def test_keyword_arrays_that_carry_the_batch_follow_their_example():
     scale, x = tensor(1.0, 10.0, 100.0), normal(3, 2)
-    result = ig(lambda x, scale, shift: x.sum(1) * scale + shift, x, kwargs={"scale": scale, "shift": 5.0}, steps=3)
+    result = ig(
+        lambda x, scale, shift: x.sum(1) * scale + shift, x, kwargs={"scale": scale, "shift": 5.0}, steps=3
+    )
     close(result.values, x * scale[:, None])
 
 
@@ -511,7 +533,9 @@ def test_output_picks_from_a_structured_output(model, output):
     close(ig(model, x, output=output, steps=1).values, x**2)
 
 
-@pytest.mark.parametrize(("output", "words"), [(None, "say which"), ("cube", "'square'"), (lambda out: 3, "not an array")])
+@pytest.mark.parametrize(
+    ("output", "words"), [(None, "say which"), ("cube", "'square'"), (lambda out: 3, "not an array")]
+)
 def test_an_output_that_cannot_be_picked_is_refused(output, words):
     with pytest.raises(BadInput, match=words):
         ig(Structured(), normal(2, 3), output=output)

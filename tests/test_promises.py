@@ -1,3 +1,4 @@
+# ruff: noqa: E402 (what needs PyTorch is imported after the check for it)
 """The promises of docs/design.md, each over every registered method: a new method is held to them unasked."""
 
 import gc
@@ -12,6 +13,9 @@ torch = pytest.importorskip("torch")
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch import nn
+
+import whence
 from models import (
     Busy,
     assert_same,
@@ -26,9 +30,6 @@ from models import (
     settings_for,
     state_of,
 )
-from torch import nn
-
-import whence
 from whence import chunk as chunks
 from whence.attribution import Attribution
 
@@ -304,7 +305,9 @@ def live_bytes() -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tensors = [each for each in gc.get_objects() if isinstance(each, torch.Tensor)]
-    return sum({each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in tensors}.values())
+    return sum(
+        {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in tensors}.values()
+    )
 
 
 @pytest.mark.parametrize(
@@ -324,12 +327,12 @@ def live_bytes() -> int:
 def test_what_is_held_does_not_grow_with_steps_or_samples(make):
     most = {}
     rows = torch.randn(4, 4096)
-    for size in (64, 512):
+    for size in (64, 256):
         held, calls = [], []
 
         def look(module, inputs, held=held, calls=calls):
             calls.append(1)
-            if len(calls) & (len(calls) - 1) == 0 or len(calls) % 40 == 0:
+            if len(calls) & (len(calls) - 1) == 0 or len(calls) % 64 == 0:
                 held.append(live_bytes())
 
         model = nn.Linear(4096, 2)
@@ -337,7 +340,7 @@ def test_what_is_held_does_not_grow_with_steps_or_samples(make):
         whence.explain(model, torch.randn(2, 4096), make(size, rows), chunk=16)
         most[size] = max(held)
     # The nodes, weights and outputs of the trace are a few numbers a node; a gradient would be 4,096.
-    assert most[512] - most[64] < 16 * 4096 * 4
+    assert most[256] - most[64] < 16 * 4096 * 4
 
 
 def test_a_graph_is_freed_when_the_answer_is_there():

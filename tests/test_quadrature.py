@@ -159,7 +159,9 @@ def test_monte_carlo_standard_error_covers_the_truth():
 
 def test_monte_carlo_error_falls_with_the_root_of_the_count():
     x = torch.full((1, 3), 1.5, dtype=torch.float64)
-    few, many = (whence.explain(wavy, x, quadrature="monte_carlo", steps=n).standard_error for n in (100, 6400))
+    few, many = (
+        whence.explain(wavy, x, quadrature="monte_carlo", steps=n).standard_error for n in (100, 6400)
+    )
     assert float((few / many).mean()) == pytest.approx(8, rel=0.25)
 
 

@@ -31,7 +31,11 @@ class Constant:
     draws: int = 1
 
     def start(self, problem: Problem, draw: int) -> Leaves:
-        return tuple(leaf * 0 + self.value for leaf in problem.inputs)
+        ops = problem.ops
+        for leaf in problem.inputs:
+            if not (ops.is_float(leaf) or float(self.value).is_integer()):
+                raise BadInput(f"baseline is {self.value} and the inputs are whole numbers; give a token's number")
+        return tuple(ops.zeros(leaf.shape, leaf) + ops.like(self.value, leaf) for leaf in problem.inputs)
 
 
 @dataclass(frozen=True)

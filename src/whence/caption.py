@@ -101,7 +101,13 @@ def target_text(result: Attribution, row: int, labels: Sequence[str] | None = No
         name = labels[target]
     if isinstance(target, np.ndarray):
         target = tuple(target.tolist())
-    text = f"class {target}" if whole else str(result.settings.get("target") or target)
+    described = str(result.settings.get("target") or target)
+    # A logit is what a class's output is called; a margin, a probability or a loss is not the class alone.
+    text = (
+        f"class {target}"
+        if whole and (described == str(target) or described.startswith("logit of"))
+        else described
+    )
     return f"{name} ({text})" if name and str(name) != text else text
 
 

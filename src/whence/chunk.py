@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,79 +12,99 @@ from typing import Any
 from whence.backends import Backend
 from whence.errors import WorkFailed
 
-START = 8
+START = 4
 LARGEST = 4096
-# A doubled chunk must be this much faster per row to be kept: below it the larger memory buys nothing.
-WORTH = 1.05
+# More rows must make a row this much cheaper to be worth their memory.
+WORTH = 1.03
+# A size is judged by the fastest of so many trials: the first pays for allocations that later ones reuse, and
+# other processes disturb some. After every RENEWED chunks there is one more, in case all were disturbed.
+TRIALS = 3
+RENEWED = 64
+# In a chunk that takes so many seconds the fixed costs have vanished: more rows would only take more memory.
+LONG = 0.2
 
 _remembered: weakref.WeakKeyDictionary[Any, dict[Hashable, Chunks]] = weakref.WeakKeyDictionary()
 
 
 @dataclass
-class Chunks:
-    """The search for one model and shape: double while rows per second rise, then stay.
+class Search:
+    """The best size for one kind of work, found uphill by doubling and halving while the rows are worked off.
 
-    `fixed` is a user's own size (then nothing is searched). `tried` maps a size to its best seconds per row.
+    `fastest` maps a size to the seconds per row of its best trial, `trials` to how many there were; `ceiling` is the
+    most rows that fit into memory, `chunks` how many were worked off without a trial.
     """
 
-    fixed: int | None = None
-    size: int = START
-    settled: bool = False
     ceiling: int = LARGEST
-    tried: dict[int, float] = field(default_factory=dict[int, float])
+    fastest: dict[int, float] = field(default_factory=dict[int, float])
+    trials: Counter[int] = field(default_factory=Counter[int])
+    chunks: int = 0
+
+    @property
+    def best(self) -> int:
+        """The smallest size that is not clearly slower than the fastest."""
+        known = {size: seconds for size, seconds in self.fastest.items() if size <= self.ceiling}
+        least = min(known.values(), default=0.0) * WORTH
+        return min((size for size, each in known.items() if each <= least), default=min(START, self.ceiling))
+
+    def next(self, left: int) -> tuple[int, int | None]:
+        """Return how many of the rows that are left to take, and the size that this tries, if any."""
+        best = self.best
+        brief = best in self.fastest and self.fastest[best] * best <= LONG
+        for size in (2 * best, best, best // 2) if brief else (best, best // 2):
+            # A chunk a little short still tells how fast its size is; the last of the rows would not.
+            tells = 1 <= size <= self.ceiling and 3 * size <= 4 * left
+            if tells and self.trials[size] < TRIALS + self.chunks // RENEWED:
+                return min(size, left), size
+        self.chunks += 1
+        # Chunks of equal size rather than a small one at the end.
+        return -(-left // -(-left // best)), None
+
+    def learn(self, size: int, seconds_per_row: float) -> None:
+        """Take in one trial of a size."""
+        self.trials[size] += 1
+        self.fastest[size] = min(seconds_per_row, self.fastest.get(size, seconds_per_row))
+
+
+@dataclass
+class Chunks:
+    """The searches for one model and shape, one for each kind of work; `fixed` is a user's own size instead."""
+
+    fixed: int | None = None
+    searches: dict[Any, Search] = field(default_factory=dict[Any, Search])
 
     def run(self, backend: Backend, total: int, work: Callable[[int, int], Any]) -> None:
         """Call `work(start, stop)` until all rows are done; it must write its results last, to allow a retry.
 
+        A kind of work is told by its code: a gradient's best size says nothing about a forward pass's.
+
         Raises:
             WorkFailed: a single row does not fit into memory.
         """
+        search = self.searches.setdefault(getattr(work, "__code__", None), Search())
         start = 0
-        if self.fixed is not None:
-            self.size, self.settled = min(self.fixed, self.ceiling), True
         while start < total:
-            stop = min(start + self.size, total)
+            rows, tried = search.next(total - start) if self.fixed is None else (self.fixed, None)
+            stop = min(start + min(rows, search.ceiling), total)
             began = time.perf_counter()
             try:
                 last = work(start, stop)
             except Exception as problem:
                 if not backend.is_out_of_memory(problem):
                     raise
-                self._halve(stop - start, problem)
+                if stop - start <= 1:
+                    raise WorkFailed(
+                        "a single example does not fit into memory; use a smaller input or model"
+                    ) from problem
+                search.ceiling = (stop - start) // 2
                 continue
-            # Another thread may explain the same model, and learn at the same time: what it changes is read once.
-            size = self.size
-            if not self.settled and stop - start == size:
+            if tried is not None:
                 backend.synchronize(last)
-                self._learn(size, time.perf_counter() - began)
+                search.learn(tried, (time.perf_counter() - began) / (stop - start))
             start = stop
-
-    def _learn(self, size: int, seconds: float) -> None:
-        first = size not in self.tried
-        per_row = seconds / size
-        self.tried[size] = best = min(per_row, self.tried.get(size, per_row))
-        if first:
-            # The first call of a size pays for allocations that later ones reuse: judge by the second.
-            return
-        smaller = self.tried.get(size // 2)
-        if smaller is not None and best * WORTH > smaller:
-            self.size, self.settled = size // 2, True
-        elif size * 2 > self.ceiling:
-            self.settled = True
-        else:
-            self.size = size * 2
-
-    def _halve(self, rows: int, problem: BaseException) -> None:
-        if rows <= 1:
-            raise WorkFailed(
-                "a single example does not fit into memory; use a smaller input or model"
-            ) from problem
-        self.size = self.ceiling = max(1, rows // 2)
-        self.settled = True
 
 
 def chunks_for(model: Any, key: Hashable, fixed: int | None) -> Chunks:
-    """Return the search for a model and shape, remembered as long as the model lives."""
+    """Return the searches for a model and shape, remembered as long as the model lives."""
     if fixed is not None:
         return Chunks(fixed=fixed)
     try:

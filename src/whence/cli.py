@@ -231,7 +231,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except CycloptsError as problem:
-        return _fail(words, str(problem), "BadInput", WRONG_USE)
+        command = f"whence {words[0]}" if words and words[0] in app else "whence"
+        return _fail(words, f"{str(problem).rstrip('.')}; see {command} --help", "BadInput", WRONG_USE)
     except Exception as problem:
         return _failed_with(words, problem)
     finally:

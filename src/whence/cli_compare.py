@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 
-from whence import cli_parse, cli_show, cli_work, registry
+from whence import cli_parse, cli_picture, cli_show, cli_work, registry
 from whence.attribution import Attribution
-from whence.cli_work import Picture
+from whence.cli_picture import Picture
 from whence.errors import BadInput, Refused, UnsupportedByBackend
 from whence.files import write_atomically
 from whence.loading import Source
@@ -108,12 +108,12 @@ def run(
         raise BadInput(f"compare: {what} goes with whence explain; compare methods on one class of one model")
     cli_parse.check_baselines(question.baseline)
     request = cli_work.request(model)
-    files = cli_work.picture_files([image])
+    files = cli_picture.picture_files([image])
     if len(files) > 1:
         raise BadInput(f"{image} holds {len(files)} pictures; compare methods on one of them")
     cli_work.check_out(answer.folder)
     source = request.load(model.weights[0] if model.weights else None)
-    picture = cli_work.read_picture(*files[0], source.channels)
+    picture = cli_picture.read_picture(*files[0], source.channels)
     prediction = cli_work.answer_of(source, picture, accuracy)
     cli_show.heading(console, picture, source.name)
     cli_show.prediction(console, prediction, source.labels)
@@ -156,8 +156,7 @@ def print_tour(console: Console, results: dict[str, Attribution], skipped: dict[
     for text, names in notes.items():
         who = "" if len(names) == len(results) else f" ({', '.join(names)})"
         cli_show.note(console, f"note: {text}{who}")
-    for name, reason in skipped.items():
-        cli_show.note(console, f"left out: {name}: {reason}")
+    cli_show.left_out(console, skipped)
 
 
 def write_figure(results: dict[str, Attribution], path: Path) -> Path:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from rich.console import Console
 
-from whence import cli_parse, cli_show, cli_work, registry
+from whence import cli_parse, cli_picture, cli_show, cli_work, registry
 from whence.attribution import Attribution
-from whence.cli_work import Picture
+from whence.cli_picture import Picture
+from whence.cli_predict import Prediction, class_name
 from whence.errors import BadInput
 from whence.files import write_atomically
-from whence.loading import Prediction, Request, Source, class_name
+from whence.loading import Request, Source
 
 if TYPE_CHECKING:
     from whence.cli_options import AccuracyFlags, AnswerFlags, ModelFlags, QuestionFlags
@@ -77,7 +78,7 @@ def understood(
         raise BadInput("--target all goes with one --weights; choose a class to follow it through several")
     cli_parse.check_baselines(question.baseline)
     request = cli_work.request(model)
-    files = cli_work.picture_files(images)
+    files = cli_picture.picture_files(images)
     cli_work.check_out(answer.folder)
     name = registry.name_of(chosen)
     return Job(files, request, model.weights, chosen, name, target, question, accuracy, answer, save, (note,))
@@ -92,9 +93,10 @@ def run(job: Job, console: Console) -> dict[str, Any]:
     with cli_work.status(cli_work.shows_progress(job.answer) and len(job.files) > 1) as say:
         for number, (path, stem) in enumerate(job.files):
             say(f"{path.name} ({number + 1} of {len(job.files)})")
-            picture = cli_work.read_picture(path, stem, source.channels)
+            picture = cli_picture.read_picture(path, stem, source.channels)
             answer = cli_work.answer_of(source, picture, job.accuracy)
             if not many:
+                console.print(end="\n" if number else "")
                 cli_show.heading(console, picture, source.name)
                 cli_show.prediction(console, answer, source.labels)
             work = _developed if development else _every_class if job.target.kind == "all" else _one
@@ -175,7 +177,7 @@ def _developed(
         said = cli_work.answer_of(now, picture, job.accuracy)
         result = _explained(job, now, picture, target, words)
         top = said.top(now.labels, 1)
-        seen = {"prediction": top[0][1], "probability": top[0][2]} if top else {}
+        seen = {"prediction": top[0][1], "probability": round(top[0][2], 4)} if top else {}
         results[label] = replace(result, settings={**result.settings, **seen, "weights": str(path)})
     if not many:
         console.print()

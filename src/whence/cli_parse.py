@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from whence import registry, target
+from whence import quadrature, registry, target
 from whence.errors import BadInput
 from whence.naming import unknown
 from whence.preprocess import Size
@@ -248,8 +248,12 @@ def build(
         method = registry.build(name, {**hurried, **given})
     except TypeError as problem:
         raise BadInput(f"{name}: {problem}; its options are: {own_options(record)}") from None
+    if hasattr(method, "rtol"):
+        quadrature.check(
+            getattr(method, "quadrature", None), getattr(method, "steps", None), getattr(method, "rtol", 1)
+        )
     changed = ", ".join(f"{key}={value:g}" for key, value in hurried.items())
-    return method, f"--quick: {changed}" if changed else ""
+    return method, f"made with --quick: {changed}" if changed else ""
 
 
 def own_options(record: registry.Record) -> str:

@@ -18,8 +18,9 @@ from whence import registry
 from whence.attribution import Attribution
 from whence.caption import number, percent, target_text, written
 from whence.cli_parse import own_options
-from whence.cli_work import Picture, number_at
-from whence.loading import Prediction, class_name
+from whence.cli_picture import Picture
+from whence.cli_predict import Prediction, class_name
+from whence.cli_work import number_at
 
 BAR = 20
 """How many characters a probability of 1 is long."""
@@ -75,9 +76,7 @@ def numbers(
     """Print the numbers that say what was found, how far to trust it and what it cost."""
     console.print()
     target = target_text(result, 0, labels)
-    console.print(
-        Text("  What spoke for ").append(target, style="bold").append(f", by {written(result.method)}:")
-    )
+    console.print(Text("  Explained: ").append(target, style="bold").append(f" by {written(result.method)}"))
     table = _grid()
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
@@ -118,9 +117,10 @@ def _number_rows(result: Attribution, method: registry.Method) -> list[tuple[str
             )
     spread = standard_error(result)
     if spread is not None:
-        rows.append(("standard error", percent(spread), "of a typical share, from the random samples"))
+        rows.append(("standard error", percent(spread), "of a typical share, between the samples"))
     if error is None and spread is None:
-        words = f"{written(result.method)} promises none: read its map as a ranking"
+        ranking = f"{written(result.method)} promises none: read its map as a ranking"
+        words = ranking if residual is None else "not estimated with a fixed number of steps"
         rows.append(("accuracy", "—", words))
     cost = number_at(result.evaluations)
     what = "runs of the model" if result.settings.get("backend") == "callable" else "gradients used"
@@ -198,6 +198,13 @@ def methods_table(
             written(name), *told, "—" if cost is None else f"{int(cost):,}", error_text(result), seconds
         )
     _print(console, table)
+
+
+def left_out(console: Console, skipped: Mapping[str, str]) -> None:
+    """Print which methods did not run, each reason once."""
+    for reason in dict.fromkeys(skipped.values()):
+        names = ", ".join(name for name, each in skipped.items() if each == reason)
+        note(console, f"left out: {names}: {reason}")
 
 
 def error_text(result: Attribution) -> str:

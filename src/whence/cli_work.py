@@ -7,140 +7,25 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import UInt8
 
-from whence import cli_parse, data, registry
+from whence import cli_parse, registry
 from whence.attribution import Attribution, to_numpy
 from whence.cli_options import COMMAND
-from whence.errors import BadInput, Refused
+from whence.cli_picture import Picture, background, baseline
+from whence.cli_predict import Prediction, class_name, predict
+from whence.errors import BadInput
+from whence.explainer import _check_options, explain
 from whence.files import write_atomically
-from whence.loading import Prediction, Request, Source, class_name, predict
+from whence.loading import Request, Source
 from whence.site import Layer, layer
 
 if TYPE_CHECKING:
     from whence.cli_options import AccuracyFlags, AnswerFlags, ModelFlags, QuestionFlags
-
-LARGEST: Final = 1024
-"""Pixels of the longer side beyond which a picture is explained at a smaller size."""
-MOST_ROWS: Final = 200
-"""How many pictures of a background are used."""
-
-
-# ---- pictures ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture file: as it is, and as it is explained.
-
-    Attributes:
-        path: the file.
-        stem: its name without the ending, made unique among the pictures of a command.
-        original: its pixels.
-        given: its pixels in the size and with the channels that are explained, as a batch of one.
-        notes: how the two differ.
-    """
-
-    path: Path
-    stem: str
-    original: UInt8[np.ndarray, "h w c"]
-    given: UInt8[np.ndarray, "1 height width channels"]
-    notes: tuple[str, ...] = ()
-
-
-def picture_files(paths: Sequence[Path]) -> list[tuple[Path, str]]:
-    """Return the picture files that are named, or lie in folders that are, each with a stem of its own.
-
-    Raises:
-        BadInput: one is missing or damaged: found before the work begins.
-    """
-    files = data.image_files(paths)
-    for file in files:
-        data.read_image(file)
-    stems: dict[str, int] = {}
-    named: list[tuple[Path, str]] = []
-    for file in files:
-        stems[file.stem] = stems.get(file.stem, 0) + 1
-        number = stems[file.stem]
-        named.append((file, file.stem if number == 1 else f"{file.stem}-{number}"))
-    return named
-
-
-def read_picture(path: Path, stem: str, channels: int | None) -> Picture:
-    """Return a picture, in the size and with the channels that are explained."""
-    original = data.read_image(path)
-    given, notes = original, list[str]()
-    height, width = original.shape[:2]
-    if max(height, width) > LARGEST:
-        factor = LARGEST / max(height, width)
-        size = (max(1, round(height * factor)), max(1, round(width * factor)))
-        given = resized(given, size)
-        notes.append(
-            f"the picture has {width} × {height} pixels; it was explained at {size[1]} × {size[0]}, "
-            "and the overlay stretched back"
-        )
-    if channels is not None and channels != given.shape[2]:
-        given = data.to_channels(given, channels)
-        what = (
-            "grey; its level was given to all three colours"
-            if channels == 3
-            else "in colour; it was turned to grey"
-        )
-        notes.append(
-            f"the picture is {what}, as the model takes {channels} channel{'s' if channels > 1 else ''}"
-        )
-    return Picture(path, stem, original, given[None], tuple(notes))
-
-
-def resized(image: UInt8[np.ndarray, "h w c"], size: tuple[int, int]) -> UInt8[np.ndarray, "height width c"]:
-    """Return a picture at (height, width), averaging where it shrinks."""
-    from PIL import Image
-
-    if image.shape[:2] == size:
-        return image
-    drawn = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-    height, width = size
-    return np.array(drawn.resize((width, height), Image.Resampling.BILINEAR)).reshape(height, width, -1)
-
-
-def background(source: Source, picture: Picture, question: QuestionFlags) -> UInt8[np.ndarray, "rows h w c"]:
-    """Return rows that stand for ordinary inputs, shaped like the picture; nothing is ever downloaded.
-
-    Raises:
-        Refused: there are none; the message says how to give some.
-    """
-    height, width, channels = picture.given.shape[1:]
-    if question.background is not None:
-        files = data.image_files([question.background])
-        images = [data.read_image(file) for file in _spread(files)]
-    else:
-        images = [image[..., None] for image in _spread(_training_images(source, question.data_dir))]
-    return np.stack([resized(data.to_channels(image, channels), (height, width)) for image in images])
-
-
-def _training_images(source: Source, data_dir: Path | None) -> UInt8[np.ndarray, "n h w"]:
-    if source.data == "digits":
-        return data.digits().train_images
-    if source.data == "mnist":
-        folder = data._data_folder(data_dir)
-        if all(data._find(folder, file) is not None for file in data.MNIST_FILES):
-            return data.mnist(folder, progress=False).train_images
-        raise Refused(
-            f"it compares with ordinary pictures, and MNIST is not in {folder}: give --data-dir or --background FOLDER"
-        )
-    raise Refused("it compares with ordinary pictures: give a folder of some with --background FOLDER")
-
-
-def _spread(rows: Any) -> Any:
-    """Return at most MOST_ROWS rows, evenly spread."""
-    step = max(1, len(rows) // MOST_ROWS)
-    return rows[::step][:MOST_ROWS]
-
 
 # ---- from flags to the question ----------------------------------------------------------------------------
 
@@ -165,6 +50,7 @@ def method_fields(accuracy: AccuracyFlags, baselines: Sequence[str]) -> dict[str
     """Return the fields of a method that flags of their own set; the baseline is read later."""
     given = {name: getattr(accuracy, name) for name in ("rtol", "steps", "samples")}
     found = {name: value for name, value in given.items() if value is not None}
+    _check_options("error", accuracy.chunk, accuracy.seed)
     return {**found, **({"baseline": 0.0} if baselines else {})}
 
 
@@ -177,7 +63,7 @@ def with_baseline(
         Refused: it needs a background and there is none.
     """
     if question.baseline and hasattr(method, "baseline"):
-        parts = [_baseline(each, picture) for each in question.baseline]
+        parts = [baseline(each, picture) for each in question.baseline]
         return registry.build(method, {"baseline": parts if len(parts) > 1 else parts[0]})
     record = registry.methods().get(registry.name_of(method))
     if record is not None and "background" in record.needs:
@@ -185,35 +71,27 @@ def with_baseline(
     return method
 
 
-def _baseline(text: str, picture: Picture) -> Any:
-    if not Path(text).is_file():
-        return cli_parse.named_baseline(text)
-    height, width, channels = picture.given.shape[1:]
-    image = data.read_image(text)
-    return resized(data.to_channels(image, channels), (height, width))[None]
-
-
 def fitted_target(asked: cli_parse.Asked, source: Source, prediction: Prediction) -> tuple[Any, str | None]:
-    """Return the target for one picture, with the classes that it leaves open filled in, and its words."""
+    """Return the target for one picture, with the classes that it leaves open filled in, and their names."""
     target: Any = cli_parse.fit(asked, source.labels)
-    named: Any = None if isinstance(target, int) else target
     if asked.kind in ("neuron", "dense", "all") or prediction.classes is None:
         return target, None
+    named: Any = None if target is None or isinstance(target, int) else target
     order = [int(k) for k in np.argsort(-prediction.output, kind="stable")]
-    index = target if isinstance(target, int) else getattr(target, "index", None)
+    index = target if named is None else named.index
     first = order[0] if index is None else int(index)
     if not -len(order) <= first < len(order):
         return target, None
     first %= len(order)
-    name = class_name(first, source.labels)
-    if asked.kind in ("top", "class", "logit"):
-        return first, name if source.labels else None
-    if asked.kind == "margin":
-        other = next(k for k in order if k != first) if named.other is None else int(named.other)
-        words = f"{name} rather than {class_name(other % len(order), source.labels)}"
-        return replace(named, index=first, other=other), words
-    kind = {"loss": "loss for the label"}.get(asked.kind, asked.kind.replace("_", "-") + " of")
-    return replace(named, index=first), f"{kind} {name}"
+    name = class_name(first, source.labels) if source.labels else None
+    if named is None:
+        return first, name
+    if asked.kind != "margin":
+        return replace(named, index=first), name
+    other = next(k for k in order if k != first) if named.other is None else int(named.other)
+    if name is not None:
+        name = f"{name} rather than {class_name(other % len(order), source.labels)}"
+    return replace(named, index=first, other=other), name
 
 
 def site(name: str | None) -> Layer | None:
@@ -229,8 +107,6 @@ def explained(
     at: str | None, accuracy: AccuracyFlags, notes: Sequence[str] = (), progress: bool = False,
 ) -> Attribution:  # fmt: skip
     """Explain one picture; the result knows the command, the file, the model's name and the target's words."""
-    from whence.explainer import explain
-
     with source.blamed():
         result = explain(
             source.model, picture.given, method, target, site(at), preprocess=source.preprocess, seed=accuracy.seed,

@@ -13,10 +13,11 @@ from rich.text import Text
 from whence import cli_compare, cli_parse, cli_show, cli_work, data, view
 from whence.attribution import Attribution
 from whence.caption import number
-from whence.cli_work import Picture
+from whence.cli_picture import Picture
+from whence.cli_predict import Prediction
 from whence.errors import BadInput
 from whence.files import write_atomically
-from whence.loading import Prediction, Request
+from whence.loading import Request
 
 if TYPE_CHECKING:
     from whence.cli_options import AnswerFlags
@@ -57,8 +58,7 @@ def run(
     cli_show.methods_table(console, results, told, "on the ink")
     covered = float((image > 0).mean())
     _explain_table(console, covered, results)
-    for each, reason in skipped.items():
-        cli_show.note(console, f"left out: {each}: {reason}")
+    cli_show.left_out(console, skipped)
     report = cli_compare.write_report(
         results, skipped, [(prediction, source)], answer.folder / "report.html",
         title=f"Where the answer “{truth}” came from: a tour",

@@ -6,6 +6,7 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -386,13 +387,18 @@ def _settings(question: _Question, method: Method, seconds: float) -> dict[str, 
 
 def versions(backend: str) -> dict[str, str]:
     """Return the versions that matter for reproducing a result."""
-    found: dict[str, str] = {}
-    for package in ("whence", "numpy", *(["torch"] if backend == "torch" else [])):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    packages = ("whence", "numpy", *(["torch"] if backend == "torch" else []))
+    found = ((name, _version(name)) for name in packages)
+    return {name: number for name, number in found if number is not None}
+
+
+@cache
+def _version(package: str) -> str | None:
+    # Looking it up reads the package's metadata from the disk: several milliseconds.
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _channel_axis(problem: Problem) -> int | None:

@@ -228,7 +228,7 @@ class _State:
         if self.random:
             error = sum(self._size(each, active) for each in self._deviations()) * HALF_NORMAL
         elif not first:
-            error = of_doubling(np.asarray(change), self.change[active])
+            error = np.maximum(of_doubling(np.asarray(change), self.change[active]), self._jumps(active))
             self.change[active] = change
         else:
             return None
@@ -263,6 +263,18 @@ class _State:
         self.nodes.append(level.nodes)
         self.used += nodes
         self.evaluations[active] += nodes
+
+    def _jumps(self, active: np.ndarray) -> np.ndarray:
+        """Return the error of the sum of the values, which that of the values cannot be below.
+
+        A jump δ of the derivative somewhere in a cell of width h costs δh/√12. With a few jumps two sums may agree
+        by luck; this tells.
+        """
+        nodes = np.concatenate(self.nodes)
+        order = np.argsort(nodes)
+        slopes = np.concatenate([part[active] for part in self.trace["derivative"]], axis=1)[:, order]
+        widths = np.diff(nodes[order]).reshape(-1, *(1,) * (slopes.ndim - 2))
+        return np.sqrt(((np.diff(slopes, axis=1) * widths) ** 2).sum(1) / 12)
 
     def _deviations(self) -> list[Array]:
         """Return the standard error of each value."""

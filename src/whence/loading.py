@@ -13,9 +13,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-from jaxtyping import Float64, UInt8
-
 from whence import zoo
 from whence.errors import BadInput, WhenceError, WorkFailed
 from whence.naming import unknown
@@ -184,7 +181,7 @@ def _made(name: str, arguments: Mapping[str, Any]) -> Any:
     for part in attribute.split("."):
         if not hasattr(thing, part):
             public = [each for each in dir(thing) if not each.startswith("_")]
-            raise BadInput(f"--model {name}: {unknown(f'factory in {module_name}', part, public)}")
+            raise BadInput(f"--model {name}: {unknown('factory', part, public)}")
         thing = getattr(thing, part)
     if _is_model(thing):
         if arguments:
@@ -192,7 +189,7 @@ def _made(name: str, arguments: Mapping[str, Any]) -> Any:
         return thing
     if not callable(thing):
         raise BadInput(
-            f"--model {name}: this is a {type(thing).__name__}; give a function that makes the model"
+            f"--model {name}: this is of type {type(thing).__name__}; give a function that makes the model"
         )
     try:
         model = thing(**arguments)
@@ -202,7 +199,9 @@ def _made(name: str, arguments: Mapping[str, Any]) -> Any:
             "--model-arg name=value passes it arguments"
         ) from problem
     if not (callable(model) or _is_model(model)):
-        raise BadInput(f"--model {name}: the factory gave a {type(model).__name__}; it must return a model")
+        raise BadInput(
+            f"--model {name}: the factory returned {type(model).__name__}, not a model that can be called"
+        )
     return model
 
 
@@ -250,64 +249,3 @@ def described(problem: BaseException) -> str:
     text = " ".join(str(problem).split())
     text = text if len(text) <= 300 else f"{text[:297]}..."
     return f"{type(problem).__name__}{f': {text}' if text else ''}"
-
-
-# ---- what the model answers --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a model answers for one picture; probabilities are None where its output is no row of classes."""
-
-    output: Float64[np.ndarray, "*shape"]
-    probabilities: Float64[np.ndarray, " classes"] | None
-
-    @property
-    def classes(self) -> int | None:
-        """How many classes there are."""
-        return None if self.probabilities is None else len(self.probabilities)
-
-    def top(self, labels: Sequence[str] | None, count: int = 5) -> list[tuple[int, str, float]]:
-        """Return the most probable classes: number, name, probability."""
-        if self.probabilities is None:
-            return []
-        order = np.argsort(-self.probabilities, kind="stable")[:count]
-        return [(int(k), class_name(int(k), labels), float(self.probabilities[k])) for k in order]
-
-
-def class_name(index: int, labels: Sequence[str] | None) -> str:
-    """Return a class's name, or "class 3" where it has none."""
-    return labels[index] if labels is not None and index < len(labels) else f"class {index}"
-
-
-def predict(source: Source, picture: UInt8[np.ndarray, "1 h w c"], seed: int = 0) -> Prediction:
-    """Run the model on one picture in pixels.
-
-    Raises:
-        BadInput: the output is not finite, or the labels are not as many as the classes.
-        WorkFailed: the model raised an exception.
-    """
-    from whence import explainer, target
-    from whence.backends.callable import NumpyOperations
-
-    def first(output: Any) -> Any:
-        return output.reshape(len(output), -1)[:, 0]
-
-    everything = target.Resolved(lambda y, rows: y, "all", "the whole output", every_class=True)
-    with (
-        source.blamed(),
-        explainer._asked(
-            source.model, picture, first, None, None, None, source.preprocess, seed, None, False
-        ) as question,
-    ):
-        output = question.problem.at_inputs(everything).value(question.problem.inputs)
-    if output.ndim != 2 or output.shape[1] < 2:
-        return Prediction(output[0], None)
-    if source.labels is not None and len(source.labels) != output.shape[1]:
-        raise BadInput(
-            f"there are {len(source.labels)} labels and {source.name} has {output.shape[1]} classes; "
-            "give a file with one name a line, the first being class 0"
-        )
-    ops = NumpyOperations()
-    probabilities = output if target._are_probabilities(output, ops) else target._probabilities(output, ops)
-    return Prediction(output[0], probabilities[0])

@@ -98,6 +98,10 @@ class Run:
             raise BadInput(
                 f"the model gave an output of shape {tuple(output.shape)} for {rows} examples; axis 0 must be the batch"
             )
+        if getattr(output.dtype, "kind", "f") not in "fiub":
+            raise BadInput(
+                f"the model's output holds {output.dtype} values, not numbers; explain its scores instead"
+            )
         return output
 
 

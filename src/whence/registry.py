@@ -86,9 +86,10 @@ def register(
 
 
 def _described(method: Any) -> str:
-    """Return the call that makes the method again; arrays are named by their shape, and what is None is left out."""
-    values = ((each.name, getattr(method, each.name)) for each in dataclasses.fields(method))
-    return f"{type(method).__name__}({', '.join(f'{n}={short(v)}' for n, v in values if v is not None)})"
+    """Return the call that makes the method again: arrays by their shape, no None where it is the default."""
+    values = [(each, getattr(method, each.name)) for each in dataclasses.fields(method)]
+    told = [f"{each.name}={short(v)}" for each, v in values if v is not None or each.default is not None]
+    return f"{type(method).__name__}({', '.join(told)})"
 
 
 def _key(method: Any) -> tuple[Any, ...]:

@@ -141,7 +141,7 @@ def _lead(named: Sequence[tuple[str, Attribution]], examples: Sequence[Example])
     models = sorted({str(result.settings["model"]) for _, result in named if result.settings.get("model")})
     network = f"A neural network ({models[0]})" if len(models) == 1 else "A neural network"
     thing = "picture" if examples[0].picture else "input"
-    methods = len({card.name for example in examples for card in example.cards})
+    methods = len({result.method for _, result in named})
     how = "one attribution method" if methods == 1 else f"{methods} attribution methods"
     if len(examples) > 1:
         given, parts = f"{len(examples)} {thing}s", f"of each {thing} its answer"
@@ -184,9 +184,9 @@ def _group(named: Sequence[tuple[str, Attribution]]) -> list[list[tuple[str, Att
             key: Any = (single.settings.get("input"), row)
             if single.picture is not None:
                 key = hashlib.sha256(repr(single.picture.shape).encode() + single.picture.tobytes()).digest()
-                # Two equal pictures in one batch are two examples.
+                # Two equal pictures in one batch, or in two files, are two examples.
                 seen[key] += 1
-                key = (key, seen[key])
+                key = (key, seen[key], single.settings.get("input"))
             named_so[key, name] += 1
             again = named_so[key, name]
             groups.setdefault(key, []).append((f"{name} ({again})" if again > 1 else name, single))

@@ -10,6 +10,7 @@ import numpy as np
 
 from whence.backends import Array, Operations
 from whence.errors import BadInput
+from whence.naming import short
 
 Select = Callable[[Array, np.ndarray], Array]
 Kind = Literal["logit", "probability", "log_probability", "margin", "loss"]
@@ -28,7 +29,7 @@ class Target:
 
     def __repr__(self) -> str:
         given = (self.index,) if self.other is None else (self.index, self.other)
-        parts = [repr(part) for part in given if len(given) > 1 or part is not None]
+        parts = [short(part) for part in given if len(given) > 1 or part is not None]
         return f"{self.kind}({', '.join(parts)})"
 
 
@@ -215,7 +216,7 @@ def _indices(index: Any, output: Array, ops: Operations, name: str) -> np.ndarra
         return ops.numpy(output).argmax(1)
     given = ops.numpy(index) if ops.is_array(index) else np.asarray(index)
     if given.dtype.kind not in "iu" or given.ndim > 1:
-        raise BadInput(f"{name}: {index!r} is not an int or one int per example")
+        raise BadInput(f"{name}: {short(index)} is not an int or one int per example")
     if given.ndim == 1 and len(given) != batch:
         raise BadInput(f"{name}: {len(given)} targets for {batch} examples")
     wrong = (
@@ -246,7 +247,7 @@ def _describe(kind: str, index: np.ndarray, other: np.ndarray | None = None) -> 
         return str(int(unique[0])) if len(unique) == 1 else "one per example"
 
     if kind == "margin" and other is not None:
-        return f"logit of class {text(index)} minus logit of class {text(other)}"
+        return f"margin of class {text(index)} over class {text(other)}"
     names = {
         "logit": "logit",
         "probability": "probability",

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from whence.backends import Array, Leaves, Tap
+from whence.backends.generators import numpy_and_python
 from whence.errors import BadInput, UnsupportedByBackend
 
 WORKING = "sensitivity (finite differences), and smoothgrad, smoothgrad_squared and vargrad of sensitivity"
@@ -135,7 +136,8 @@ class CallableBackend:
 
     @contextmanager
     def session(self, model: Any, seed: int) -> Generator[CallableSession]:
-        yield CallableSession(_function(model))
+        with numpy_and_python(seed):
+            yield CallableSession(_function(model))
 
     def prepare(self, model: Any, array: Any) -> Array:
         if hasattr(array, "to_numpy"):
@@ -175,9 +177,9 @@ def _function(model: Any) -> Callable[..., Any]:
     if columns is None:
         return predict
 
-    def predict_named(rows: np.ndarray) -> Any:
-        import pandas  # an estimator that has column names was fitted on a frame, so pandas is installed
-
-        return predict(pandas.DataFrame(rows, columns=columns))
-
-    return predict_named
+    try:
+        import pandas  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        # Fitted on a frame elsewhere: scikit-learn takes the columns in their order, and says so.
+        return predict
+    return lambda rows: predict(pandas.DataFrame(rows, columns=columns))

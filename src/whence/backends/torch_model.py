@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import random
 import threading
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from whence.backends import Array, Tap
+from whence.backends.generators import Guard, numpy_and_python
 from whence.backends.torch_copy import is_compiled, original_of, put_back, reached, structural_copy
 from whence.errors import BadInput, Refused
 
-_random_lock = threading.RLock()
-_random_depth = 0
-_random_state: tuple[torch.Tensor, list[torch.Tensor], Any, Any] | None = None
 _uncopied_lock = threading.RLock()
 
 
@@ -32,38 +28,35 @@ def device_of(model: Any) -> tuple[torch.device | None, torch.dtype | None]:
     return None, torch.get_default_dtype()
 
 
+def _states() -> tuple[torch.Tensor, list[torch.Tensor]]:
+    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if _cuda() else []
+
+
+def _seed(seed: int) -> None:
+    # Not torch.manual_seed: it would also seed, for ever, a CUDA that is not yet in use.
+    torch.default_generator.manual_seed(seed)
+    if _cuda():
+        torch.cuda.manual_seed_all(seed)
+
+
+def _put_back(states: tuple[torch.Tensor, list[torch.Tensor]]) -> None:
+    torch.set_rng_state(states[0])
+    if states[1]:
+        torch.cuda.set_rng_state_all(states[1])
+
+
+def _cuda() -> bool:
+    return torch.cuda.is_available() and torch.cuda.is_initialized()
+
+
+_torch_generators = Guard(_states, _seed, _put_back)
+
+
 @contextmanager
 def guarded_random_state(seed: int) -> Generator[None]:
     """Seed the global generators a model may draw from; put them back when the last of several threads is done."""
-    global _random_depth, _random_state  # noqa: PLW0603
-    cuda = torch.cuda.is_available() and torch.cuda.is_initialized()
-    with _random_lock:
-        if _random_depth == 0:
-            _random_state = (
-                torch.get_rng_state(),
-                torch.cuda.get_rng_state_all() if cuda else [],
-                np.random.get_state(),
-                random.getstate(),
-            )
-            # Not torch.manual_seed: it would also seed, for ever, a CUDA that is not yet in use.
-            torch.default_generator.manual_seed(seed)
-            if cuda:
-                torch.cuda.manual_seed_all(seed)
-            np.random.seed(seed % 2**32)
-            random.seed(seed)
-        _random_depth += 1
-    try:
+    with numpy_and_python(seed), _torch_generators(seed):
         yield
-    finally:
-        with _random_lock:
-            _random_depth -= 1
-            if _random_depth == 0 and _random_state is not None:
-                torch.set_rng_state(_random_state[0])
-                if _random_state[1]:
-                    torch.cuda.set_rng_state_all(_random_state[1])
-                np.random.set_state(_random_state[2])
-                random.setstate(_random_state[3])
-                _random_state = None
 
 
 class TorchSession:
