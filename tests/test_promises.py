@@ -3,6 +3,7 @@
 
 import gc
 import random
+import sys
 import threading
 import warnings
 
@@ -32,6 +33,7 @@ from models import (
 )
 from whence import chunk as chunks
 from whence.attribution import Attribution
+from whence.backends.callable import CallableBackend
 
 ROWS = pictures(5, seed=9)
 CASES = cases(ROWS)
@@ -153,6 +155,32 @@ def test_two_threads_explain_one_model_at_once(chunk):
         assert relative(result.values, alone[name].values) <= 1e-5, name
         assert torch.equal(result.evaluations, alone[name].evaluations), name
     assert_same(before, state_of(model, x))
+
+
+def test_threads_share_the_search_for_a_chunk_size():
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    problems = []
+    backend = CallableBackend()
+
+    def work(search):
+        try:
+            for _ in range(3):
+                search.run(backend, 4096, lambda start, stop: None)
+        except Exception as problem:
+            problems.append(problem)
+
+    try:
+        for _ in range(30):
+            search = chunks.Chunks()
+            threads = [threading.Thread(target=work, args=(search,)) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert problems == []
 
 
 def test_two_threads_run_a_model_that_cannot_be_copied_one_after_the_other():
@@ -579,6 +607,13 @@ def test_rounding_is_not_taken_for_drawing_lots(name, dtype):
     x = torch.randn(24, 1, 6, 6).to(dtype)
     result = whence.explain(model, x, converted(name, dtype))
     assert not any("deterministic" in note or "mixes" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("dtype, bits", [(torch.float16, 10), (torch.bfloat16, 7), (torch.float32, 20)])
+def test_a_unit_in_the_last_place_is_not_taken_for_mixing(dtype, bits):
+    """As on a device that chooses another algorithm for another batch size."""
+    model = lambda x: x.flatten(1).sum(1) * (1 + (len(x) > 1) * 2.0**-bits)  # noqa: E731
+    assert whence.explain(model, pictures(dtype=dtype).abs(), steps=2).notes == []
 
 
 def seeded_wide(dtype):

@@ -42,11 +42,9 @@ def folded(count, function=lambda nodes: nodes * 0 + 1):
 # ---- fixed rules -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 7, 50, 333, 4096])
+@pytest.mark.parametrize("steps", [2, 3, 7, 50, 333, 4096])
 @pytest.mark.parametrize("rule", RULES)
 def test_weights_sum_to_one(rule, steps):
-    if rule == "trapezoid" and steps == 1:
-        pytest.skip("it needs its two end points")
     assert quadrature.RULES[rule](steps)[1].sum() == pytest.approx(1, abs=1e-13)
 
 

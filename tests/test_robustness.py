@@ -463,6 +463,34 @@ def called_by_it(x):
     return torch.stack([GLOBAL(x)[:, k] for k in range(2)], 1)
 
 
+class AroundAGlobal(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.GLOBAL = nn.Linear(6, 6)
+
+    def forward(self, x):
+        return called_by_it(self.GLOBAL(x))
+
+
+class NamedLikeAGlobal(Net):
+    def set_up(self):
+        self.GLOBAL = self.norm
+
+    def forward(self, x):
+        return self.head(self.GLOBAL(x))
+
+
+def test_a_module_around_a_global_one_does_not_train_it():
+    model, x = AroundAGlobal(), rows()
+    GLOBAL.train()
+    before = state_of(GLOBAL), state_of(model)
+    result = whence.explain(model, x, target=1, steps=3)
+    assert_same(before, (state_of(GLOBAL), state_of(model)))
+    assert any("under a lock" in note for note in result.notes)
+    # An attribute of the same name is not the global.
+    assert whence.explain(NamedLikeAGlobal(), x, target=1, steps=3).notes == []
+
+
 def functions(model):
     class Object:
         def __init__(self, inner):

@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt8
 
 from whence.errors import BadInput
 from whence.files import write_atomically
+from whence.naming import short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,6 +65,13 @@ class Attribution:
     picture: UInt8[np.ndarray, "batch height width channels"] | None = None
     channel_axis: int | None = None
     every_class: bool = False
+
+    def __repr__(self) -> str:
+        names = ("values", "target", "output", "residual", "error", "evaluations", "converged", "notes")
+        told = ((name, getattr(self, name)) for name in names)
+        return (
+            f"Attribution({self.method}, {', '.join(f'{n}={_brief(v)}' for n, v in told if v is not None)})"
+        )
 
     # ---- numbers -----------------------------------------------------------------------------------------
 
@@ -246,6 +254,17 @@ def to_numpy(array: Any) -> np.ndarray:
             array = array.float()
         return array.numpy()
     return np.asarray(array)
+
+
+def _brief(part: Any) -> str:
+    if isinstance(part, Mapping):
+        return f"{{{', '.join(f'{key!r}: {_brief(each)}' for key, each in part.items())}}}"
+    if isinstance(part, tuple):
+        return f"({', '.join(map(_brief, part))})"
+    array = to_numpy(part) if hasattr(part, "shape") else None
+    if array is None or array.size > 4:
+        return short(part)
+    return " ".join(np.array2string(array, precision=4, separator=", ").split())
 
 
 def _map(structure: Any, function: Any) -> Any:

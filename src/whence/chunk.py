@@ -42,7 +42,8 @@ class Search:
     @property
     def best(self) -> int:
         """The smallest size that is not clearly slower than the fastest."""
-        known = {size: seconds for size, seconds in self.fastest.items() if size <= self.ceiling}
+        # A list, made in one step: another thread may learn something about the same model meanwhile.
+        known = {size: seconds for size, seconds in list(self.fastest.items()) if size <= self.ceiling}
         least = min(known.values(), default=0.0) * WORTH
         return min((size for size, each in known.items() if each <= least), default=min(START, self.ceiling))
 

@@ -7,10 +7,10 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -24,7 +24,10 @@ from whence.cli_options import (
     ModelFlags,
     QuestionFlags,
 )
-from whence.errors import Refused, UnsupportedByBackend, WhenceError, WorkFailed
+from whence.errors import BadInput, Refused, UnsupportedByBackend, WhenceError, WorkFailed
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 WRONG_USE: Final = 2
 FAILED: Final = 1
@@ -125,6 +128,9 @@ def explain(
         answer: where the answer goes.
         save: Also write each result as numbers: a NumPy archive, read back by whence.load.
     """
+    method, *others = _registered(method)
+    if others:
+        raise BadInput("explain takes one --method; several are for whence compare --methods")
     from whence import cli_explain
 
     with _screen(answer.json) as (console, tell):
@@ -161,10 +167,11 @@ def compare(
         accuracy: the accuracy.
         answer: where the answer goes.
     """
+    names = None if methods is None else _registered(methods)
     from whence import cli_compare
 
     with _screen(answer.json) as (console, tell):
-        tell(cli_compare.run(image, methods, model, question, accuracy, answer, console))
+        tell(cli_compare.run(image, names, model, question, accuracy, answer, console))
 
 
 @app.command(
@@ -191,8 +198,18 @@ def methods(*, json: bool = False) -> None:
 # ---- around the commands -----------------------------------------------------------------------------------
 
 
+def _registered(names: str) -> list[str]:
+    """Return the methods of a comma list, each checked before the heavier half of the command is imported."""
+    from whence import registry
+
+    chosen = [name.strip().replace("-", "_") for name in names.split(",")]
+    for name in chosen:
+        registry.build(name, {})
+    return chosen
+
+
 @contextlib.contextmanager
-def _screen(as_json: bool) -> Any:
+def _screen(as_json: bool) -> Generator[tuple[Console, Callable[[Any], None]]]:
     """Yield a console, and a function that ends the command with its payload.
 
     With `as_json` the console is silent, and whatever else is printed (by the user's own model) goes to stderr.

@@ -35,24 +35,19 @@ class Contestants:
     named: bool
 
 
-def contestants(names: str | None, question: QuestionFlags, accuracy: AccuracyFlags) -> Contestants:
-    """Return the methods of a comma list, or all of them; each takes those of the flags that it has.
+def contestants(names: Sequence[str] | None, question: QuestionFlags, accuracy: AccuracyFlags) -> Contestants:
+    """Return the registered methods of these names, or all of them; each takes those of the flags that it has.
 
     Raises:
-        BadInput: a name is unknown, or a flag belongs to none of them.
+        BadInput: a flag belongs to none of them.
     """
     records = registry.methods()
-    chosen = [
-        each.strip().replace("-", "_") for each in (names or ",".join(records)).split(",") if each.strip()
-    ]
     flags = cli_work.method_fields(accuracy, question.baseline)
     options = cli_parse.pairs(accuracy.option, "--option")
     methods: dict[str, registry.Method] = {}
     notes: dict[str, str] = {}
     unused = {*flags, *options}
-    for name in chosen:
-        if name not in records:
-            cli_parse.build(name, {}, {}, False)
+    for name in records if names is None else names:
         own = records[name].fields
         mine, others = (
             {key: value for key, value in given.items() if key in own} for given in (flags, options)
@@ -97,7 +92,7 @@ def tour(
 
 
 def run(
-    image: Path, methods: str | None, model: ModelFlags, question: QuestionFlags, accuracy: AccuracyFlags,
+    image: Path, methods: Sequence[str] | None, model: ModelFlags, question: QuestionFlags, accuracy: AccuracyFlags,
     answer: AnswerFlags, console: Console,
 ) -> dict[str, Any]:  # fmt: skip
     """Compare, print for a person, return the same for a program."""

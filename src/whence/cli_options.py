@@ -137,7 +137,9 @@ class AccuracyFlags:
             "NAME=VALUE",
         ),
     ] = ()
-    quick: Annotated[bool, flag("Rougher and faster: rtol 0.1, and a fifth of the samples.")] = False
+    quick: Annotated[bool, flag("Rougher and faster: rtol 0.1, half the steps, a fifth of the samples.")] = (
+        False
+    )
     seed: Annotated[int, flag("Of all random draws; 0 by default.", "N", signed=True)] = 0
     chunk: Annotated[
         int | None, flag("Rows in one forward pass; by default the fastest is found.", "N", signed=True)

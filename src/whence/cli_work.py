@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -179,7 +179,7 @@ def shows_progress(answer: AnswerFlags) -> bool:
 
 
 @contextlib.contextmanager
-def status(shown: bool) -> Iterator[Any]:
+def status(shown: bool) -> Generator[Any]:
     """Yield a function that says on stderr what is being done; a line that goes away."""
     from rich.console import Console
 

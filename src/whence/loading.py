@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -45,7 +45,7 @@ class Source:
     data: str | None = None
 
     @contextmanager
-    def blamed(self) -> Iterator[None]:
+    def blamed(self) -> Generator[None]:
         """Turn what the user's model raises into one sentence that names the model."""
         try:
             yield

@@ -25,7 +25,7 @@ def read(pictures: Any) -> Any:
         pictures = _stacked(list(pictures) if isinstance(pictures, (list, tuple)) else [pictures])
     if not hasattr(pictures, "dtype"):
         raise BadInput(f"with preprocess the inputs are pictures; this is a {type(pictures).__name__}")
-    if pictures.ndim not in (3, 4):
+    if pictures.ndim not in (3, 4) or 0 in pictures.shape:
         raise BadInput(
             f"with preprocess the inputs are pictures [B, H, W, C] or [B, H, W]; this is {tuple(pictures.shape)}"
         )
@@ -72,6 +72,8 @@ def _stacked(pictures: list[Any]) -> np.ndarray:
         for each in pictures
     ]
     shapes = {array.shape for array in arrays}
+    if not shapes:
+        raise BadInput("there is no picture to explain: the list is empty")
     if len(shapes) > 1:
         raise BadInput(f"the pictures differ in size ({sorted(shapes)[:3]}); explain them one at a time")
     return np.stack(arrays)

@@ -151,7 +151,8 @@ def _dense(target: tuple[Any, ...], output: Array) -> Resolved:
     for part, size in zip(target, shape, strict=True):
         if not -size <= part < size:
             raise BadInput(f"target {target} is out of range: the output's axes after the batch are {shape}")
-    return Resolved(lambda y, rows: y[(slice(None), *target)], target, f"output{list(target)}")
+    place = tuple(int(part) for part in target)
+    return Resolved(lambda y, rows: y[(slice(None), *place)], place, f"output{list(place)}")
 
 
 def _named(target: Target, output: Array, ops: Operations) -> Resolved:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import copyreg
+import dis
 import functools
 import types
 from collections import OrderedDict, defaultdict
@@ -134,7 +135,8 @@ def _held(value: Any, movable: bool) -> Iterable[tuple[Any, bool]]:
         parts = value.children()
     elif isinstance(value, nn.Module):
         slots = copyreg._slotnames(type(value))  # pyright: ignore[reportAttributeAccessIssue]
-        parts, movable = [*vars(value).values(), *(getattr(value, name, None) for name in slots)], True
+        kept = [*vars(value).values(), *(getattr(value, name, None) for name in slots)]
+        return [*((part, True) for part in kept), (type(value).forward, False)]
     elif isinstance(value, (dict, list, tuple, set, frozenset)):
         parts, movable = value.values() if isinstance(value, dict) else value, movable and _is_rebuilt(value)
     elif isinstance(value, types.MethodType):
@@ -159,15 +161,19 @@ def _closed_over(function: types.FunctionType) -> list[Any]:
     if (function.__module__ or "").partition(".")[0] == "torch":
         return []
     cells = [cell.cell_contents for cell in function.__closure__ or () if cell != types.CellType()]
-    codes, names = [function.__code__], set[str]()
-    for code in codes:
-        codes.extend(each for each in code.co_consts if isinstance(each, types.CodeType))
-        names.update(code.co_names)
     scope = function.__globals__
-    named = [scope[name] for name in names if name in scope]
+    named = [scope[name] for name in _global_names(function.__code__) if name in scope]
     # A function from another file brings its own world with it: it is not searched.
     ours = [each for each in named if getattr(each, "__globals__", scope) is scope]
     return [*cells, *ours, *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+
+
+@functools.cache
+def _global_names(code: types.CodeType) -> frozenset[str]:
+    """Return the global names that a code reads, and those inside it (its `co_names` are attributes' names too)."""
+    inner = (_global_names(each) for each in code.co_consts if isinstance(each, types.CodeType))
+    own = (each.argval for each in dis.get_instructions(code) if each.opname in ("LOAD_GLOBAL", "LOAD_NAME"))
+    return frozenset(own).union(*inner)
 
 
 def _is_rebuilt(value: Any) -> bool:

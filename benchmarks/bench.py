@@ -1,0 +1,295 @@
+"""Measure whence against captum and against a hand-written loop: `make bench`, or python benchmarks/bench.py --quick.
+
+All contestants run in one process, in turn, and ratios are medians over the rounds, so that a busy machine disturbs
+them least. Nothing is asserted about times. The table goes to the terminal and to benchmarks/results.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+try:
+    import cases
+    import torch
+    import whence
+    from captum.attr import IntegratedGradients
+    from cases import Case, Missing, hand_written
+    from measure import Table, interleaved, machine, milliseconds, relative
+    from rich.console import Console
+except ModuleNotFoundError as problem:
+    sys.exit(
+        f"{problem.name} is not installed for this Python; `make bench` prepares an environment that has it"
+    )
+
+STEPS = 50
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured: rounds for a light and for a heavy case, nodes of the reference, steps for memory."""
+
+    light: int
+    heavy: int
+    reference: int
+    memory: tuple[int, ...]
+
+    def rounds(self, case: Case) -> int:
+        return self.heavy if case.heavy else self.light * (1 if len(case.x) > 1 else 2)
+
+
+FULL = Effort(light=15, heavy=5, reference=2048, memory=(16, 256, 4096))
+QUICK = Effort(light=5, heavy=1, reference=512, memory=(16, 256))
+
+
+def explained(case: Case, model: Any = None, **options: Any) -> Any:
+    """Run whence on a case."""
+    given = {"target": case.target, "baseline": case.black} | options
+    return whence.explain(case.model if model is None else model, case.x, **given)
+
+
+def captum(case: Case, **options: Any) -> torch.Tensor:
+    """Run captum on a case, with its defaults where nothing else is said."""
+    method = IntegratedGradients(case.model)
+    return method.attribute(case.x, case.black, case.target, method="gausslegendre", **options).detach()
+
+
+def same_nodes(found: list[Case], effort: Effort) -> Iterator[Table]:
+    times_table = Table(
+        f"The same {STEPS} Gauss nodes: time",
+        "Milliseconds are medians; ratios are medians of the ratios within each round. First: a model that whence has "
+        "not seen before, whose chunk it must still find.",
+        ("case", "whence", "captum", "captum, internal_batch_size=8", "loop at its best chunk", "whence, first",
+         "whence / captum", "whence / captum, 8", "whence / loop"),
+    )  # fmt: skip
+    numbers = Table(
+        f"The same {STEPS} Gauss nodes: numbers",
+        "The largest relative L1 difference of an example; 1e-5 is allowed.",
+        ("case", "whence - captum", "whence - loop"),
+    )
+    for case in found:
+        ours = explained(case, steps=STEPS).values
+        theirs, by_hand = captum(case, n_steps=STEPS), hand_written(case, 8)
+        differences = [f"{relative(ours, each).max():.1e}" for each in (theirs, by_hand)]
+        numbers.rows.append((case.name, *differences))
+        chunk = min(
+            case.chunks, key=lambda size: min(_once(case, size) for _ in range(1 if case.heavy else 3))
+        )
+        rounds = effort.rounds(case)
+        fresh = [copy.deepcopy(case.model) for _ in range(rounds + 2)]
+        times = interleaved(
+            {
+                "whence": lambda: explained(case, steps=STEPS),
+                "captum": lambda: captum(case, n_steps=STEPS),
+                "captum 8": lambda: captum(case, n_steps=STEPS, internal_batch_size=8),
+                "loop": lambda: hand_written(case, chunk),
+                "first": lambda: explained(case, fresh.pop(), steps=STEPS),
+            },
+            rounds,
+            warm=1 if case.heavy else 2,
+        )
+        ratios = [f"{times.ratio('whence', each):.2f}" for each in ("captum", "captum 8", "loop")]
+        cells = [milliseconds(times.of(each)) for each in ("whence", "captum", "captum 8", "loop", "first")]
+        cells[3] += f" ({chunk})"
+        times_table.rows.append((case.name, *cells, *ratios))
+    yield times_table
+    yield numbers
+
+
+def _once(case: Case, chunk: int) -> float:
+    began = time.perf_counter()
+    hand_written(case, chunk)
+    return time.perf_counter() - began
+
+
+def to_a_tolerance(found: list[Case], effort: Effort) -> Iterator[Table]:
+    table = Table(
+        "To a tolerance (rtol 0.02, the default) against captum's default of 50 nodes",
+        f"True errors are relative L1, against {effort.reference:,} midpoint nodes: mean, and the worst example. "
+        "Reported is whence's own estimate, the mean over the examples.",
+        (
+            "case",
+            "whence",
+            "captum",
+            "whence / captum",
+            "gradients",
+            "reported",
+            "true error",
+            "captum's true error",
+        ),
+    )
+    for case in found:
+        reference = explained(case, steps=effort.reference, quadrature="midpoint").values
+        ours, theirs = explained(case), captum(case)
+        times = interleaved(
+            {"whence": lambda: explained(case), "captum": lambda: captum(case)}, effort.rounds(case), 1
+        )
+        error, other = relative(ours.values, reference), relative(theirs, reference)
+        table.rows.append((
+            case.name, milliseconds(times.of("whence")), milliseconds(times.of("captum")),
+            f"{times.ratio('whence', 'captum'):.2f}", f"{ours.evaluations.double().mean():.0f}",
+            f"{float(ours.error.mean()):.2%}",
+            f"{error.mean():.2%}, {error.max():.2%}", f"{other.mean():.2%}, {other.max():.2%}",
+        ))  # fmt: skip
+    yield table
+
+
+def all_classes(found: list[Case], effort: Effort) -> Iterator[Table]:
+    table = Table(
+        'All ten classes at once (target="all") against ten runs',
+        f"{STEPS} Gauss nodes.",
+        ("case", "at once", "ten runs", "ratio", "largest difference"),
+    )
+    for case in found:
+        classes = case.model(case.x[:1]).shape[1]
+        if classes != 10 or len(case.x) == 1:
+            continue
+        together = explained(case, steps=STEPS, target="all").values
+        apart = torch.stack([explained(case, steps=STEPS, target=k).values for k in range(classes)], 1)
+        difference = relative(together.flatten(0, 1), apart.flatten(0, 1)).max()
+        times = interleaved(
+            {
+                "together": lambda: explained(case, steps=STEPS, target="all"),
+                "apart": lambda: [explained(case, steps=STEPS, target=k) for k in range(10)],
+            },
+            max(1, effort.light // 3),
+            warm=1,
+        )
+        table.rows.append((
+            case.name, milliseconds(times.of("together")), milliseconds(times.of("apart")),
+            f"{times.ratio('together', 'apart'):.2f}", f"{difference:.1e}",
+        ))  # fmt: skip
+    yield table
+
+
+def overhead(effort: Effort) -> Iterator[Table]:
+    model, x = torch.nn.Linear(4, 2), torch.ones(1, 4)
+
+    def bare() -> torch.Tensor:
+        point = x.clone().requires_grad_()
+        return torch.autograd.grad(model(point)[:, 0].sum(), point)[0]
+
+    peer = IntegratedGradients(model)
+    times = interleaved(
+        {
+            "whence": lambda: whence.explain(model, x, target=0, steps=1),
+            "captum": lambda: peer.attribute(x, target=0, n_steps=1),
+            "bare": bare,
+        },
+        20 * effort.light,
+        warm=10,
+    )
+    own = times.of("whence") - times.of("bare")
+    yield Table(
+        "What a call costs besides the gradients",
+        "One node on a linear layer of four inputs. The model is copied, its output and the baseline's are checked and "
+        "kept, a repeated forward tells whether it draws lots.",
+        ("whence", "captum", "bare gradient", "whence - bare gradient"),
+        [
+            tuple(
+                milliseconds(each)
+                for each in (*(times.of(name) for name in ("whence", "captum", "bare")), own)
+            )
+        ],
+    )
+
+
+def memory(found: list[Case], effort: Effort, folder: Path) -> Iterator[Table]:
+    sizes = tuple(f"whence, {steps:,}" for steps in effort.memory)
+    table = Table(
+        "Peak memory of the whole process, by the number of steps",
+        "A fresh process each, with PyTorch, the model and the data in it. Captum takes all steps at once.",
+        ("case", *sizes, "last / first", "captum, 16", "captum, 256"),
+    )
+    for case in found:
+        if case.name not in ("mnist-cnn, batch 16", "mobilenet-v2, photo") or (
+            case.heavy and effort is QUICK
+        ):
+            continue
+        ours = [_peak("whence", case.name, steps, folder) for steps in effort.memory]
+        # 256 photographs at once would take some 13 GiB.
+        theirs = [
+            f"{_peak('captum', case.name, steps, folder):,} MiB"
+            for steps in ((16,) if case.heavy else (16, 256))
+        ]
+        theirs += ["not tried"] * (2 - len(theirs))
+        table.rows.append(
+            (case.name, *(f"{each:,} MiB" for each in ours), f"{ours[-1] / ours[0]:.2f}", *theirs)
+        )
+    yield table
+
+
+def _peak(library: str, name: str, steps: int, folder: Path) -> int:
+    command = [sys.executable, str(HERE / "peak.py"), library, name, str(steps), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed: {done.stderr.strip()}")
+    return int(done.stdout)
+
+
+def load_cases(folder: Path) -> tuple[list[Case], list[str]]:
+    """Return the cases whose data are there, and a line for each of the others."""
+    found: list[Case] = []
+    missing: list[str] = []
+    for name in cases.NAMES:
+        try:
+            found.append(cases.load(name, folder))
+        except Missing as problem:
+            missing.append(str(problem))
+    return found, missing
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description="Measure whence against captum 0.9.0 and a hand-written loop."
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="few rounds and a smaller reference: a few minutes"
+    )
+    parser.add_argument("--data-dir", type=Path, default=HERE.parent.parent / "shared", metavar="DIR",
+                        help="the folder of mnist/, models/ and images/ (default: ../shared)")  # fmt: skip
+    parser.add_argument("--threads", type=int, help="of PyTorch; one is steadier on a busy machine")
+    parser.add_argument("--out", type=Path, default=HERE / "results.md", metavar="FILE")
+    asked = parser.parse_args()
+    warnings.filterwarnings("ignore", module="captum")
+    if asked.threads:
+        torch.set_num_threads(asked.threads)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    found, missing = load_cases(asked.data_dir)
+    for line in missing:
+        console.print(f"left out: {line}", style="yellow")
+    if not found:
+        print("bench: there is nothing to measure; see above", file=sys.stderr)
+        return 2
+    effort = QUICK if asked.quick else FULL
+    about = machine() | {"effort": "quick" if asked.quick else "full"}
+    # Memory comes first: the processes that are measured should not have to share the machine's with ours.
+    sections = (
+        memory(found, effort, asked.data_dir), same_nodes(found, effort), to_a_tolerance(found, effort),
+        all_classes(found, effort), overhead(effort),
+    )  # fmt: skip
+    tables: list[Table] = []
+    for section in sections:
+        for table in section:
+            table.print(console)
+            tables.append(table)
+    lines = ["# Benchmark", "", "Written by `make bench`.", ""]
+    lines += [f"- {name}: {value}" for name, value in about.items()] + [
+        f"- left out: {each}" for each in missing
+    ]
+    asked.out.write_text("\n".join([*lines, "", *(table.markdown() for table in tables)]), encoding="utf-8")
+    console.print(f"written to {asked.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
