@@ -289,7 +289,7 @@ def flags() -> str:
 # Which module stands in which wing, by the beginning of its name; the last wing takes what is in no other.
 WINGS = {
     "The question and the answer": (
-        "__init__", "explainer", "registry", "gradient_methods", "attribution", "errors", "naming",
+        "__init__", "explainer", "registry", "gradient_methods", "path_methods", "sampler_methods", "attribution", "errors", "naming",
     ),
     "The engine": (
         "problem", "integrate", "quadrature", "path", "guided", "baseline", "boundary", "target", "site", "sampler",

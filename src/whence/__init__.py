@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     from whence.explainer import Comparison as Comparison
     from whence.explainer import compare as compare
     from whence.explainer import explain as explain
-    from whence.gradient_methods import BlurIntegratedGradients as BlurIntegratedGradients
-    from whence.gradient_methods import ExpectedGradients as ExpectedGradients
-    from whence.gradient_methods import GuidedIntegratedGradients as GuidedIntegratedGradients
     from whence.gradient_methods import InputXGradient as InputXGradient
-    from whence.gradient_methods import IntegratedGradients as IntegratedGradients
     from whence.gradient_methods import Saliency as Saliency
     from whence.gradient_methods import Sensitivity as Sensitivity
-    from whence.gradient_methods import SmoothGrad as SmoothGrad
-    from whence.gradient_methods import SmoothGradSquared as SmoothGradSquared
-    from whence.gradient_methods import VarGrad as VarGrad
+    from whence.path_methods import BlurIntegratedGradients as BlurIntegratedGradients
+    from whence.path_methods import ExpectedGradients as ExpectedGradients
+    from whence.path_methods import GuidedIntegratedGradients as GuidedIntegratedGradients
+    from whence.path_methods import IntegratedGradients as IntegratedGradients
     from whence.preprocess import Preprocess as Preprocess
     from whence.registry import methods as methods
+    from whence.sampler_methods import SmoothGrad as SmoothGrad
+    from whence.sampler_methods import SmoothGradSquared as SmoothGradSquared
+    from whence.sampler_methods import VarGrad as VarGrad
     from whence.site import layer as layer
 
 __version__ = "0.1.0"
@@ -45,10 +45,11 @@ _HOMES = {
     "attribution": ("Attribution", "Trace", "load"),
     "errors": ("BadInput", "Refused", "UnsupportedByBackend", "WhenceError", "WorkFailed"),
     "explainer": ("Comparison", "compare", "explain"),
-    "gradient_methods": (
-        "BlurIntegratedGradients", "ExpectedGradients", "GuidedIntegratedGradients", "InputXGradient",
-        "IntegratedGradients", "Saliency", "Sensitivity", "SmoothGrad", "SmoothGradSquared", "VarGrad",
+    "gradient_methods": ("InputXGradient", "Saliency", "Sensitivity"),
+    "path_methods": (
+        "BlurIntegratedGradients", "ExpectedGradients", "GuidedIntegratedGradients", "IntegratedGradients",
     ),
+    "sampler_methods": ("SmoothGrad", "SmoothGradSquared", "VarGrad"),
     "preprocess": ("Preprocess",),
     "registry": ("methods",),
     "site": ("layer",),

@@ -311,7 +311,7 @@ def _check_site(structure: Structure, leaves: Leaves, backend: Backend, at: Any)
         if not backend.ops.is_float(leaf):
             raise BadInput(
                 f"{structure.name(number)} is {leaf.dtype}: whole numbers have no gradient; explain what they become "
-                'inside, such as at=whence.layer("embedding"), or pass floats (pictures: preprocess=whence.Preprocess())'
+                'inside, such as at=whence.layer("embedding"), or pass floats (pictures: preprocess=...)'
             )
 
 

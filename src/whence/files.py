@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -12,7 +13,7 @@ from whence.errors import BadInput
 
 
 @contextmanager
-def write_atomically(path: str | Path) -> Iterator[IO[bytes]]:
+def write_atomically(path: str | Path) -> Generator[IO[bytes]]:
     """Open a temporary file beside `path` that takes its name only when the block ends well.
 
     Raises:

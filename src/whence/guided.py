@@ -35,7 +35,9 @@ def integrate(problem: Problem, start: Leaves, path: Guided, accuracy: Accuracy)
         steps *= 2
         spent += steps
         # Examples whose two walks agreed stay as they are, whatever the others of the batch still need.
-        begin, inputs = (tuple(ops.take(leaf, active) for leaf in leaves) for leaves in (start, problem.inputs))
+        begin, inputs = (
+            tuple(ops.take(leaf, active) for leaf in leaves) for leaves in (start, problem.inputs)
+        )
         fine = _walk(problem.at(inputs, active), begin, path, steps)
         both = [(new, ops.take(old, active)) for new, old in zip(fine.values, best.values, strict=True)]
         change = np.asarray(sum(norms(ops, new - old, keep) for new, old in both))

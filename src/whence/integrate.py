@@ -220,18 +220,20 @@ class _State:
 
     def add(self, level: Level, active: np.ndarray, sweep: _Sweep) -> np.ndarray | None:
         """Fold one level in; return the estimated error of the active examples, None where nothing tells it yet."""
-        first = self.used == 0
+        if self.used == 0 and not self.random:
+            # The first level is the whole sum so far; there is nothing yet to compare it with.
+            self.sums = sweep.sums
+            self._record(level, active, sweep)
+            return None
         pairs = list(zip(self.sums, sweep.sums, strict=True))
         change = sum(self._fold(mine, new, level, active) for mine, new in pairs)
         self._record(level, active, sweep)
         size = sum(self._size(mine.total, active) for mine in self.sums)
         if self.random:
             error = sum(self._size(each, active) for each in self._deviations()) * HALF_NORMAL
-        elif not first:
+        else:
             error = np.maximum(of_doubling(np.asarray(change), self.change[active]), self._jumps(active))
             self.change[active] = change
-        else:
-            return None
         self.error[active] = _relative(np.asarray(error), np.asarray(size))
         return self.error[active]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -93,7 +93,9 @@ def nested(first: int = FIRST_LEVEL) -> Iterator[Level]:
         yield Level(u**2, 2 * u / count, keep=0.5)
 
 
-def of_doubling(change: Float[np.ndarray, "..."], before: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+def of_doubling(
+    change: Float[np.ndarray, "..."], before: Float[np.ndarray, "..."]
+) -> Float[np.ndarray, "..."]:
     """Return the estimated error of the finer of two sums.
 
     Args:
@@ -104,7 +106,7 @@ def of_doubling(change: Float[np.ndarray, "..."], before: Float[np.ndarray, "...
     return np.where(np.isnan(before), change, OF_DIFFERENCE * np.maximum(change, before / 2))
 
 
-def check(quadrature: str | None, steps: int | None, rtol: float | None) -> Name:
+def check(quadrature: str | None, steps: Any, rtol: Any) -> Name:
     """Return the quadrature that the fields of a method ask for.
 
     Raises:

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from whence.errors import BadInput
@@ -85,11 +86,11 @@ def register(
     return enter
 
 
-def _described(method: Any) -> str:
+def _described(self: Any) -> str:
     """Return the call that makes the method again: arrays by their shape, no None where it is the default."""
-    values = [(each, getattr(method, each.name)) for each in dataclasses.fields(method)]
+    values = [(each, getattr(self, each.name)) for each in dataclasses.fields(self)]
     told = [f"{each.name}={short(v)}" for each, v in values if v is not None or each.default is not None]
-    return f"{type(method).__name__}({', '.join(told)})"
+    return f"{type(self).__name__}({', '.join(told)})"
 
 
 def _key(method: Any) -> tuple[Any, ...]:
@@ -106,15 +107,22 @@ def _frozen(value: Any) -> Any:
     return ("array", id(value)) if getattr(value, "shape", None) else value
 
 
+# Where the named methods stand, in the order in which people are shown them; importing them is what registers.
+HOMES = ("gradient_methods", "path_methods", "sampler_methods")
+
+
 @cache
 def _load() -> None:
-    from whence import gradient_methods  # noqa: F401  # importing it is what registers
+    for home in HOMES:
+        import_module(f"whence.{home}")
 
 
 def methods() -> dict[str, Record]:
-    """Return every registered method by name."""
+    """Return every registered method by name; a user's own come last."""
     _load()
-    return dict(_records)
+    order = {f"whence.{home}": place for place, home in enumerate(HOMES)}
+    ordered = sorted(_records.values(), key=lambda record: order.get(record.cls.__module__, len(order)))
+    return {record.name: record for record in ordered}
 
 
 def name_of(method: Method) -> str:

@@ -168,14 +168,12 @@ class TorchBackend:
         y = function(leaves)
         _require_graph(y)
         used = torch.autograd.grad(y.sum(), leaves, create_graph=True, allow_unused=True)
-        gradients = [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(used, leaves, strict=True)]
+        gradients = _filled(used, leaves)
         along = sum((g * d).sum() for g, d in zip(gradients, direction, strict=True))
-        zeros = tuple(torch.zeros_like(leaf) for leaf in leaves)
         if isinstance(along, torch.Tensor) and along.requires_grad:
-            second = torch.autograd.grad(along, leaves, allow_unused=True)
-            bent = tuple(zero if h is None else h for zero, h in zip(zeros, second, strict=True))
+            bent = _filled(torch.autograd.grad(along, leaves, allow_unused=True), leaves)
         else:
-            bent = zeros
+            bent = tuple(torch.zeros_like(leaf) for leaf in leaves)
         return y.detach(), tuple(g.detach() for g in gradients), bent
 
     def is_out_of_memory(self, problem: BaseException) -> bool:
@@ -189,6 +187,13 @@ class TorchBackend:
     def synchronize(self, array: Array) -> None:
         if isinstance(array, torch.Tensor) and array.is_cuda:
             torch.cuda.synchronize(array.device)
+
+
+def _filled(gradients: tuple[Array | None, ...], leaves: Leaves) -> Leaves:
+    """Return gradients with zeros for the leaves that the output does not use."""
+    return tuple(
+        torch.zeros_like(leaf) if g is None else g for g, leaf in zip(gradients, leaves, strict=True)
+    )
 
 
 def _require_graph(y: Array) -> None:
