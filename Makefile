@@ -44,4 +44,4 @@ $(PEERS)/ready: .venv/ready benchmarks/peers.txt
 	touch $@
 
 clean:
-	rm -rf .venv $(PEERS) whence-out
+	rm -rf .venv $(PEERS) whence-out whence-demo

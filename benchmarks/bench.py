@@ -12,26 +12,29 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 try:
     import cases
+    import measure
     import torch
-    import whence
     from captum.attr import IntegratedGradients
     from cases import Case, Missing, hand_written
     from measure import Table, interleaved, machine, milliseconds, relative
     from rich.console import Console
+
+    import whence
 except ModuleNotFoundError as problem:
     sys.exit(
         f"{problem.name} is not installed for this Python; `make bench` prepares an environment that has it"
     )
 
 STEPS = 50
+Contestant = Callable[[], Any]
 
 
 @dataclass(frozen=True)
@@ -66,49 +69,58 @@ def captum(case: Case, **options: Any) -> torch.Tensor:
 def same_nodes(found: list[Case], effort: Effort) -> Iterator[Table]:
     times_table = Table(
         f"The same {STEPS} Gauss nodes: time",
-        "Milliseconds are medians; ratios are medians of the ratios within each round. First: a model that whence has "
-        "not seen before, whose chunk it must still find.",
-        ("case", "whence", "captum", "captum, internal_batch_size=8", "loop at its best chunk", "whence, first",
-         "whence / captum", "whence / captum, 8", "whence / loop"),
+        "Ratios are medians of the ratios within each round. First: a model that whence has not seen before, whose "
+        "chunk it must still find. In brackets: the rows in a chunk.",
+        (
+            "case", "whence", "captum", "captum, internal_batch_size=8", "loop at its best chunk", "whence, first",
+            "whence / captum", "whence / captum, 8", "whence / loop",
+        ),
     )  # fmt: skip
     numbers = Table(
         f"The same {STEPS} Gauss nodes: numbers",
-        "The largest relative L1 difference of an example; 1e-5 is allowed.",
-        ("case", "whence - captum", "whence - loop"),
+        "The largest relative L1 difference of an example; 1e-5 is allowed. In float32 a single ReLU that rounding "
+        "switches the other way at one node shows; float64 tells it from a difference in the method.",
+        ("case", "whence - captum", "whence - loop", "whence - captum, float64"),
     )
     for case in found:
-        ours = explained(case, steps=STEPS).values
-        theirs, by_hand = captum(case, n_steps=STEPS), hand_written(case, 8)
-        differences = [f"{relative(ours, each).max():.1e}" for each in (theirs, by_hand)]
-        numbers.rows.append((case.name, *differences))
+        differences = (
+            relative(explained(case, steps=STEPS).values, captum(case, n_steps=STEPS)),
+            relative(explained(case, steps=STEPS).values, hand_written(case, 8)),
+            _difference_in_float64(case),
+        )
+        numbers.rows.append((case.name, *(f"{each.max():.1e}" for each in differences)))
+        tries = 1 if case.heavy else 3
         chunk = min(
-            case.chunks, key=lambda size: min(_once(case, size) for _ in range(1 if case.heavy else 3))
+            case.chunks, key=lambda size, case=case: interleaved(_loop(case, size), tries, 1).of("loop")
         )
         rounds = effort.rounds(case)
-        fresh = [copy.deepcopy(case.model) for _ in range(rounds + 2)]
-        times = interleaved(
-            {
-                "whence": lambda: explained(case, steps=STEPS),
-                "captum": lambda: captum(case, n_steps=STEPS),
-                "captum 8": lambda: captum(case, n_steps=STEPS, internal_batch_size=8),
-                "loop": lambda: hand_written(case, chunk),
-                "first": lambda: explained(case, fresh.pop(), steps=STEPS),
-            },
-            rounds,
-            warm=1 if case.heavy else 2,
-        )
-        ratios = [f"{times.ratio('whence', each):.2f}" for each in ("captum", "captum 8", "loop")]
+        times = interleaved(_fifty_nodes(case, rounds + case.warm) | _loop(case, chunk), rounds, case.warm)
         cells = [milliseconds(times.of(each)) for each in ("whence", "captum", "captum 8", "loop", "first")]
         cells[3] += f" ({chunk})"
+        ratios = [f"{times.ratio('whence', each):.2f}" for each in ("captum", "captum 8", "loop")]
         times_table.rows.append((case.name, *cells, *ratios))
     yield times_table
     yield numbers
 
 
-def _once(case: Case, chunk: int) -> float:
-    began = time.perf_counter()
-    hand_written(case, chunk)
-    return time.perf_counter() - began
+def _difference_in_float64(case: Case) -> torch.Tensor:
+    double = replace(case, model=copy.deepcopy(case.model).double(), x=case.x.double())
+    theirs = captum(double, n_steps=STEPS, internal_batch_size=8)
+    return relative(explained(double, steps=STEPS).values, theirs)
+
+
+def _fifty_nodes(case: Case, copies: int) -> dict[str, Contestant]:
+    fresh = [copy.deepcopy(case.model) for _ in range(copies)]
+    return {
+        "whence": lambda: explained(case, steps=STEPS),
+        "captum": lambda: captum(case, n_steps=STEPS),
+        "captum 8": lambda: captum(case, n_steps=STEPS, internal_batch_size=8),
+        "first": lambda: explained(case, fresh.pop(), steps=STEPS),
+    }
+
+
+def _loop(case: Case, chunk: int) -> dict[str, Contestant]:
+    return {"loop": lambda: hand_written(case, chunk)}
 
 
 def to_a_tolerance(found: list[Case], effort: Effort) -> Iterator[Table]:
@@ -117,23 +129,15 @@ def to_a_tolerance(found: list[Case], effort: Effort) -> Iterator[Table]:
         f"True errors are relative L1, against {effort.reference:,} midpoint nodes: mean, and the worst example. "
         "Reported is whence's own estimate, the mean over the examples.",
         (
-            "case",
-            "whence",
-            "captum",
-            "whence / captum",
-            "gradients",
-            "reported",
-            "true error",
+            "case", "whence", "captum", "whence / captum", "gradients", "reported", "true error",
             "captum's true error",
         ),
-    )
+    )  # fmt: skip
     for case in found:
         reference = explained(case, steps=effort.reference, quadrature="midpoint").values
-        ours, theirs = explained(case), captum(case)
-        times = interleaved(
-            {"whence": lambda: explained(case), "captum": lambda: captum(case)}, effort.rounds(case), 1
-        )
-        error, other = relative(ours.values, reference), relative(theirs, reference)
+        ours = explained(case)
+        times = interleaved(_defaults(case), effort.rounds(case), case.warm)
+        error, other = relative(ours.values, reference), relative(captum(case), reference)
         table.rows.append((
             case.name, milliseconds(times.of("whence")), milliseconds(times.of("captum")),
             f"{times.ratio('whence', 'captum'):.2f}", f"{ours.evaluations.double().mean():.0f}",
@@ -143,6 +147,10 @@ def to_a_tolerance(found: list[Case], effort: Effort) -> Iterator[Table]:
     yield table
 
 
+def _defaults(case: Case) -> dict[str, Contestant]:
+    return {"whence": lambda: explained(case), "captum": lambda: captum(case)}
+
+
 def all_classes(found: list[Case], effort: Effort) -> Iterator[Table]:
     table = Table(
         'All ten classes at once (target="all") against ten runs',
@@ -150,25 +158,23 @@ def all_classes(found: list[Case], effort: Effort) -> Iterator[Table]:
         ("case", "at once", "ten runs", "ratio", "largest difference"),
     )
     for case in found:
-        classes = case.model(case.x[:1]).shape[1]
-        if classes != 10 or len(case.x) == 1:
+        if case.heavy or len(case.x) == 1:
             continue
-        together = explained(case, steps=STEPS, target="all").values
-        apart = torch.stack([explained(case, steps=STEPS, target=k).values for k in range(classes)], 1)
-        difference = relative(together.flatten(0, 1), apart.flatten(0, 1)).max()
-        times = interleaved(
-            {
-                "together": lambda: explained(case, steps=STEPS, target="all"),
-                "apart": lambda: [explained(case, steps=STEPS, target=k) for k in range(10)],
-            },
-            max(1, effort.light // 3),
-            warm=1,
-        )
+        both = _ten_classes(case)
+        difference = relative(*(run().flatten(0, 1) for run in both.values())).max()
+        times = interleaved(both, max(1, effort.light // 3), 2)
         table.rows.append((
             case.name, milliseconds(times.of("together")), milliseconds(times.of("apart")),
             f"{times.ratio('together', 'apart'):.2f}", f"{difference:.1e}",
         ))  # fmt: skip
     yield table
+
+
+def _ten_classes(case: Case) -> dict[str, Contestant]:
+    def apart() -> torch.Tensor:
+        return torch.stack([explained(case, steps=STEPS, target=k).values for k in range(10)], 1)
+
+    return {"together": lambda: explained(case, steps=STEPS, target="all").values, "apart": apart}
 
 
 def overhead(effort: Effort) -> Iterator[Table]:
@@ -257,12 +263,17 @@ def main() -> int:
     )
     parser.add_argument("--data-dir", type=Path, default=HERE.parent.parent / "shared", metavar="DIR",
                         help="the folder of mnist/, models/ and images/ (default: ../shared)")  # fmt: skip
-    parser.add_argument("--threads", type=int, help="of PyTorch; one is steadier on a busy machine")
+    parser.add_argument(
+        "--busy",
+        action="store_true",
+        help="one thread and processor time: steadier where others use the cores",
+    )
     parser.add_argument("--out", type=Path, default=HERE / "results.md", metavar="FILE")
     asked = parser.parse_args()
     warnings.filterwarnings("ignore", module="captum")
-    if asked.threads:
-        torch.set_num_threads(asked.threads)
+    if asked.busy:
+        torch.set_num_threads(1)
+        measure.clock = time.process_time
     console = Console(width=None if sys.stdout.isatty() else 160)
     found, missing = load_cases(asked.data_dir)
     for line in missing:

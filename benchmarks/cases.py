@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from whence import data, zoo
 from whence.backends.torch import TorchOperations
 from whence.errors import WhenceError
@@ -40,6 +41,11 @@ class Case:
     @property
     def heavy(self) -> bool:
         return self.x[0].numel() > 10_000
+
+    @property
+    def warm(self) -> int:
+        """How many rounds do not count: enough for whence to find its chunk where that is cheap."""
+        return 1 if self.heavy else 5
 
     @property
     def chunks(self) -> tuple[int, ...]:

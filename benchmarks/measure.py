@@ -15,6 +15,9 @@ from typing import Any
 
 import torch
 
+clock: Callable[[], float] = time.perf_counter
+"""What is read before and after each run; processor time where other processes disturb the wall clock."""
+
 
 @dataclass
 class Times:
@@ -31,16 +34,16 @@ class Times:
         return median(a / b for a, b in zip(self.seconds[name], self.seconds[other], strict=True))
 
 
-def interleaved(contestants: Mapping[str, Callable[[], Any]], rounds: int, warm: int = 2) -> Times:
+def interleaved(contestants: Mapping[str, Callable[[], Any]], rounds: int, warm: int) -> Times:
     """Run all contestants in turn, forwards and backwards, after `warm` rounds that do not count."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     order = list(contestants.items())
     for number in range(-warm, rounds):
         for name, run in order if number % 2 else order[::-1]:
-            began = time.perf_counter()
+            began = clock()
             run()
             if number >= 0:
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append(clock() - began)
     return Times(seconds)
 
 
@@ -90,6 +93,7 @@ def machine() -> dict[str, str]:
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "processor": f"{_first('/proc/cpuinfo', 'model name') or platform.processor() or 'unknown'}, {cores} cores",
         "memory": _memory(),
+        "clock": "processor time" if clock is time.process_time else "wall clock",
         "threads": f"{torch.get_num_threads()}, OMP_WAIT_POLICY={os.environ.get('OMP_WAIT_POLICY', 'not set')}",
         "load at the start": f"{os.getloadavg()[0]:.1f} (others' work on the same cores disturbs the times)",
         "versions": ", ".join(

@@ -12,7 +12,8 @@ from whence.backends.torch import TorchBackend
 from whence.baseline import Constant, Given, Pixel, Several
 from whence.chunk import Chunks
 from whence.errors import BadInput, Refused
-from whence.problem import Problem, Run
+from whence.problem import Problem
+from whence.run import Run
 from whence.structure import unpack
 
 F64 = torch.float64
@@ -309,8 +310,11 @@ def test_on_a_linear_two_class_model_it_is_the_analytic_nearest_point():
     close(points, nearest, 1e-5)
 
 
-def test_on_a_linear_model_of_many_classes_it_is_the_nearest_of_all_boundaries():
-    W, x = normal(6, 5), normal(4, 5, seed=2)
+@pytest.mark.parametrize("seed", range(6))
+def test_on_a_linear_model_of_many_classes_it_is_the_nearest_of_all_boundaries(seed):
+    # Classes of very different steepness: the smallest margin is not the nearest boundary.
+    steepness = torch.exp(1.5 * normal(6, 1, seed=seed + 100))
+    W, x = normal(6, 5, seed=seed) * steepness, normal(4, 5, seed=seed + 50)
     points, _ = boundary_of(lambda x: x @ W.T, x)
     for row, point in zip(x, points, strict=True):
         top = int((W @ row).argmax())

@@ -11,7 +11,8 @@ from whence import path
 from whence.backends.torch import TorchBackend
 from whence.chunk import Chunks
 from whence.errors import BadInput, Refused
-from whence.problem import Problem, Run
+from whence.problem import Problem
+from whence.run import Run
 from whence.structure import unpack
 
 F64 = torch.float64

@@ -155,6 +155,17 @@ def test_monte_carlo_standard_error_covers_the_truth():
     assert abs(float((abs(z) < 1.96).double().mean()) - 0.95) < 0.05
 
 
+def test_monte_carlo_estimates_its_expected_error():
+    x = torch.linspace(0.3, 1.7, 8, dtype=torch.float64)[None]
+    truth = torch.sin(3 * x)
+    runs = [
+        whence.explain(wavy, x, quadrature="monte_carlo", rtol=1e-6, max_evaluations=64, seed=s)
+        for s in range(80)
+    ]
+    true = np.mean([float((run.values - truth).abs().sum() / run.values.abs().sum()) for run in runs])
+    assert np.mean([float(run.error[0]) for run in runs]) == pytest.approx(true, rel=0.2)
+
+
 def test_monte_carlo_error_falls_with_the_root_of_the_count():
     x = torch.full((1, 3), 1.5, dtype=torch.float64)
     few, many = (

@@ -171,6 +171,13 @@ def test_the_runner_up_of_a_chosen_class_is_the_best_other(net):
     close(slopes(net, target.margin(3)).output, y[:, 3] - others.amax(1))
 
 
+def test_the_runner_up_of_negative_outputs_is_not_the_class_itself(net):
+    y = net(X).detach() - 100
+    others = y.clone()
+    others[:, 3] = -torch.inf
+    close(slopes(lambda x: net(x) - 100, target.margin(3)).output, y[:, 3] - others.amax(1))
+
+
 def test_a_margin_may_name_one_class_per_example(net):
     y = net(X).detach()
     close(slopes(net, target.margin(LABELS, [1, 1, 1])).output, y[ROWS, LABELS] - y[:, 1])

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from whence.errors import UnsupportedByBackend as UnsupportedByBackend
     from whence.errors import WhenceError as WhenceError
     from whence.errors import WorkFailed as WorkFailed
-    from whence.explainer import Comparison as Comparison
-    from whence.explainer import compare as compare
     from whence.explainer import explain as explain
     from whence.gradient_methods import InputXGradient as InputXGradient
     from whence.gradient_methods import Saliency as Saliency
@@ -37,6 +35,8 @@ if TYPE_CHECKING:
     from whence.sampler_methods import SmoothGrad as SmoothGrad
     from whence.sampler_methods import SmoothGradSquared as SmoothGradSquared
     from whence.sampler_methods import VarGrad as VarGrad
+    from whence.side_by_side import Comparison as Comparison
+    from whence.side_by_side import compare as compare
     from whence.site import layer as layer
 
 __version__ = "0.1.0"
@@ -44,7 +44,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "attribution": ("Attribution", "Trace", "load"),
     "errors": ("BadInput", "Refused", "UnsupportedByBackend", "WhenceError", "WorkFailed"),
-    "explainer": ("Comparison", "compare", "explain"),
+    "explainer": ("explain",),
     "gradient_methods": ("InputXGradient", "Saliency", "Sensitivity"),
     "path_methods": (
         "BlurIntegratedGradients", "ExpectedGradients", "GuidedIntegratedGradients", "IntegratedGradients",
@@ -52,6 +52,7 @@ _HOMES = {
     "sampler_methods": ("SmoothGrad", "SmoothGradSquared", "VarGrad"),
     "preprocess": ("Preprocess",),
     "registry": ("methods",),
+    "side_by_side": ("Comparison", "compare"),
     "site": ("layer",),
 }  # fmt: skip
 _MODULES = ("baseline", "data", "path", "quadrature", "target", "view", "zoo")

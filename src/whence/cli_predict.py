@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, UInt8
 
-from whence import explainer, target
+from whence import target
 from whence.backends.callable import NumpyOperations
 from whence.errors import BadInput
 from whence.loading import Source
+from whence.question import Call, outputs
 
 
 @dataclass(frozen=True)
@@ -47,18 +47,8 @@ def predict(source: Source, picture: UInt8[np.ndarray, "1 h w c"], seed: int = 0
         BadInput: the output is not finite, or the labels are not as many as the classes.
         WorkFailed: the model raised an exception.
     """
-
-    def first(output: Any) -> Any:
-        return output.reshape(len(output), -1)[:, 0]
-
-    everything = target.Resolved(lambda y, rows: y, "all", "the whole output", every_class=True)
-    with (
-        source.blamed(),
-        explainer._asked(
-            source.model, picture, first, None, None, None, source.preprocess, seed, None, False
-        ) as question,
-    ):
-        output = question.problem.at_inputs(everything).value(question.problem.inputs)
+    with source.blamed():
+        output = outputs(Call(source.model, picture, preprocess=source.preprocess, seed=seed))
     if output.ndim != 2 or output.shape[1] < 2:
         return Prediction(output[0], None)
     if source.labels is not None and len(source.labels) != output.shape[1]:

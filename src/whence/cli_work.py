@@ -19,9 +19,10 @@ from whence.cli_options import COMMAND
 from whence.cli_picture import Picture, background, baseline
 from whence.cli_predict import Prediction, class_name, predict
 from whence.errors import BadInput
-from whence.explainer import _check_options, explain
+from whence.explainer import explain
 from whence.files import write_atomically
 from whence.loading import Request, Source
+from whence.question import check_options
 from whence.site import Layer, layer
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def method_fields(accuracy: AccuracyFlags, baselines: Sequence[str]) -> dict[str
     """Return the fields of a method that flags of their own set; the baseline is read later."""
     given = {name: getattr(accuracy, name) for name in ("rtol", "steps", "samples")}
     found = {name: value for name, value in given.items() if value is not None}
-    _check_options("error", accuracy.chunk, accuracy.seed)
+    check_options("error", accuracy.chunk, accuracy.seed)
     return {**found, **({"baseline": 0.0} if baselines else {})}
 
 

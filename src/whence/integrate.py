@@ -18,7 +18,7 @@ from whence.errors import Refused
 from whence.moments import Running
 from whence.path import Points
 from whence.problem import Problem
-from whence.quadrature import RULES, Level, Name, nested, of_doubling
+from whence.quadrature import FIRST_LEVEL, RULES, Level, Name, nested, of_doubling
 from whence.shares import Shares, norms
 
 DEFAULT_RTOL = 0.02
@@ -48,7 +48,7 @@ class Accuracy:
         elif self.quadrature == "monte_carlo":
             yield from self._random_levels(random)
         else:
-            yield from nested(max(1, min(8, self.max_evaluations)))
+            yield from nested(max(1, min(FIRST_LEVEL, self.max_evaluations)))
 
     def _random_levels(self, random: np.random.Generator) -> Iterator[Level]:
         if self.steps is not None:

@@ -3,146 +3,17 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
-from whence.backends import Array, Backend, Leaves, Operations, Session, Tap
-from whence.chunk import Chunks
-from whence.errors import BadInput, NoGradient, Refused
-from whence.preprocess import Preprocess
-from whence.progress import Progress
+from whence.backends import Array, Leaves, Operations, Tap
+from whence.errors import NoGradient, Refused
+from whence.run import Rows, Run
 from whence.site import Layer
-from whence.structure import Structure
-from whence.target import Neuron, Resolved
-
-Rows = np.ndarray
-"""[n] int: for each row, the number of an example."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """What every part of one explanation shares: the model's session, the call's settings, the notes so far."""
-
-    backend: Backend
-    session: Session
-    structure: Structure
-    chunks: Chunks
-    batch: int
-    kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    output: Any = None
-    preprocess: Any = None
-    neuron: Neuron | None = None
-    target: Resolved | None = None
-    seed: int = 0
-    channels_last: bool = False
-    read: Callable[[Any], Any] | None = None
-    notes: list[str] = field(default_factory=list[str])
-    progress: Progress = field(default_factory=Progress)
-
-    def note(self, text: str) -> None:
-        """Keep a sentence for the user, once."""
-        if text not in self.notes:
-            self.notes.append(text)
-
-    @property
-    def pictures(self) -> bool:
-        """Whether the inputs are pictures in pixels, so that black and white mean 0 and 1."""
-        return self.preprocess is not None
-
-    def forward(self, inputs: Leaves, rows: Rows, tap: Tap | None = None) -> tuple[Array, Array | None]:
-        """Return the model's output [n, ...] for these rows, and what was seen at the tap."""
-        ops = self.backend.ops
-        # What the model writes into its input (an in-place activation) must not reach ours, nor the user's.
-        inputs = tuple(ops.copy(leaf) for leaf in inputs)
-        if isinstance(self.preprocess, Preprocess):
-            inputs = tuple(self.preprocess.apply(ops, leaf, self.channels_last) for leaf in inputs)
-        elif self.preprocess is not None:
-            inputs = tuple(self.preprocess(leaf) for leaf in inputs)
-        kwargs = {name: self._row_of(value, rows) for name, value in self.kwargs.items()}
-        wanted = tap or (Tap(self.neuron.layer, self.neuron.call, stop=True) if self.neuron else None)
-        with_neuron = self.neuron is not None and tap is not None and not tap.stop
-        if with_neuron:
-            raise Refused("a neuron as target goes with at=None; the path to it starts at the inputs")
-        try:
-            output, seen = self.session.run(self.structure.pack(inputs), kwargs, wanted)
-        except Exception as problem:
-            shapes = ", ".join(f"{tuple(leaf.shape)} {leaf.dtype}" for leaf in inputs)
-            problem.add_note(f"raised by the model for inputs of shape {shapes}")
-            raise
-        if tap is not None and tap.stop:
-            return seen, seen
-        if self.neuron is not None:
-            return self._neuron_value(seen), None
-        return self._checked(_picked(output, self.output, ops), len(rows)), seen
-
-    def _row_of(self, value: Any, rows: Rows) -> Any:
-        ops = self.backend.ops
-        carries = ops.is_array(value) and value.ndim > 0 and value.shape[0] == self.batch
-        return ops.take(value, rows) if carries else value
-
-    def _neuron_value(self, seen: Array) -> Array:
-        assert self.neuron is not None
-        index = self.neuron.index if isinstance(self.neuron.index, tuple) else (self.neuron.index,)
-        shape = tuple(seen.shape[1:])
-        if len(index) > len(shape) or any(not -n <= i < n for i, n in zip(index, shape, strict=False)):
-            raise BadInput(f"{self.neuron!r} is out of range: the layer's axes after the batch are {shape}")
-        unit = seen[(slice(None), *index)]
-        return unit.reshape(unit.shape[0], -1).sum(1) if unit.ndim > 1 else unit
-
-    def _checked(self, output: Array, rows: int) -> Array:
-        if output.ndim == 0 or output.shape[0] != rows:
-            raise BadInput(
-                f"the model gave an output of shape {tuple(output.shape)} for {rows} examples; axis 0 must be the batch"
-            )
-        if getattr(output.dtype, "kind", "f") not in "fiub":
-            raise BadInput(
-                f"the model's output holds {output.dtype} values, not numbers; explain its scores instead"
-            )
-        return output
-
-
-def _picked(output: Any, which: Any, ops: Operations) -> Array:
-    """Take the array to explain out of whatever the model returned."""
-    if which is not None:
-        picked = _pick(output, which)
-        if not ops.is_array(picked):
-            raise BadInput(f"output={which!r} picked a {type(picked).__name__}, not an array")
-        return picked
-    if ops.is_array(output):
-        return output
-    if isinstance(output, Mapping):
-        names = [name for name, value in output.items() if ops.is_array(value)]
-        if len(names) == 1:
-            return output[names[0]]
-        raise BadInput(
-            f"the model returns {type(output).__name__} with {names}; say which: output={next(iter(names), 0)!r}"
-        )
-    if isinstance(output, (tuple, list)):
-        arrays = [i for i, value in enumerate(output) if ops.is_array(value)]
-        if len(arrays) == 1:
-            return output[arrays[0]]
-        raise BadInput(
-            f"the model returns {len(output)} values; say which one to explain: output=0, or a callable"
-        )
-    raise BadInput(
-        f"the model returns a {type(output).__name__}; say how to get the array: output=name or a callable"
-    )
-
-
-def _pick(output: Any, which: Any) -> Any:
-    if callable(which):
-        return which(output)
-    try:
-        if isinstance(which, str) and not isinstance(output, Mapping):
-            return getattr(output, which)
-        return output[which]
-    except (KeyError, IndexError, AttributeError, TypeError):
-        known = list(output) if isinstance(output, Mapping) else f"{type(output).__name__}"
-        raise BadInput(f"output={which!r} is not in what the model returns ({known})") from None
+from whence.target import Resolved
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,199 @@
+"""Putting the question: a user's model and inputs, checked and made into a problem that methods can work on."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from whence import pixels
+from whence import target as targets
+from whence.backends import Array, Backend, Leaves, resolve
+from whence.chunk import chunks_for
+from whence.errors import BadInput
+from whence.problem import Problem
+from whence.progress import Progress
+from whence.run import Run
+from whence.site import Layer
+from whence.structure import Structure, unpack
+
+# How far two runs of the same forward may differ before the model is called unsteady: float noise is below it.
+STEADY = 1e-3
+
+
+@dataclass(frozen=True)
+class Question:
+    """A problem ready to be explained, and what the result must know besides."""
+
+    problem: Problem
+    target: Any
+    description: str
+    model: Any
+    was_numpy: tuple[np.dtype[Any], ...]
+    picture: Any
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a user asked: the arguments of `whence.explain` that are not the method's."""
+
+    model: Any
+    inputs: Any
+    target: Any = None
+    at: Layer | None = None
+    kwargs: Mapping[str, Any] | None = None
+    output: Any = None
+    preprocess: Any = None
+    seed: int = 0
+    chunk: int | None = None
+    progress: bool = False
+
+
+def check_options(on_unknown: str, chunk: int | None, seed: int) -> None:
+    """Refuse options outside their range, before anything costly starts."""
+    if on_unknown not in ("error", "gradient"):
+        raise BadInput(f'on_unknown is {on_unknown!r}; it is "error" or "gradient"')
+    if chunk is not None and chunk < 1:
+        raise BadInput(f"chunk is {chunk}; it is a number of rows, at least 1")
+    if seed < 0:
+        raise BadInput(f"seed is {seed}; it is 0 or above")
+
+
+@contextmanager
+def asked(call: Call) -> Generator[Question]:
+    """Hold a model's session open while its question is answered."""
+    with _opened(call) as (raw, numpy):
+        outputs = _answer(raw)
+        _note_unsteadiness(raw, outputs)
+        yield _fitted(raw, outputs, call, numpy)
+
+
+def outputs(call: Call) -> Float[np.ndarray, "batch ..."]:
+    """Return the model's own output for the inputs, under the same protection as an explanation."""
+    with _opened(call) as (raw, _):
+        return raw.ops.numpy(_answer(raw)).astype(np.float64)
+
+
+def _answer(raw: Problem) -> Array:
+    outputs = raw.native_value(raw.inputs)
+    if not raw.ops.is_finite(outputs):
+        raise BadInput(
+            "the model's output is NaN or infinite for these inputs; mend the model or the inputs first"
+        )
+    return outputs
+
+
+@contextmanager
+def _opened(call: Call) -> Generator[tuple[Problem, tuple[np.dtype[Any], ...]]]:
+    """Yield the inputs as a problem without a target, and their dtypes where they came as NumPy arrays."""
+    given = pixels.read(call.inputs) if call.preprocess is not None else call.inputs
+    structure, arrays = unpack(given)
+    backend = resolve(call.model, given)
+    leaves = tuple(backend.prepare(call.model, array) for array in arrays)
+    batch = _checked_batch(structure, leaves, backend)
+    _check_site(structure, leaves, backend, call.at)
+    shapes = tuple((tuple(leaf.shape[1:]), str(leaf.dtype)) for leaf in leaves)
+    every = isinstance(call.target, str)
+    pictures = call.preprocess is not None
+    with backend.session(call.model, call.seed) as session:
+        run = Run(
+            backend=backend,
+            session=session,
+            structure=structure,
+            chunks=chunks_for(call.model, (shapes, call.at, every), call.chunk),
+            batch=batch,
+            kwargs=dict(call.kwargs or {}),
+            output=call.output,
+            preprocess=call.preprocess,
+            neuron=call.target if isinstance(call.target, targets.Neuron) else None,
+            seed=call.seed,
+            channels_last=(pictures or not backend.differentiable)
+            and pixels.channels_last(tuple(leaves[0].shape)),
+            read=pixels.read if pictures else None,
+            notes=list(session.notes()),
+            progress=Progress(call.progress),
+        )
+        numpy = all(isinstance(array, np.ndarray) for array in arrays)
+        try:
+            yield Problem(run, leaves, np.arange(batch)), tuple(a.dtype for a in arrays) if numpy else ()
+        finally:
+            run.progress.close()
+
+
+def _fitted(raw: Problem, outputs: Any, call: Call, was_numpy: tuple[np.dtype[Any], ...]) -> Question:
+    """Fit the target to the output, and put the question at its site."""
+    run, ops = raw.run, raw.ops
+    recorded, description = call.target, repr(call.target)
+    if run.neuron is None:
+        resolved = targets.resolve(call.target, outputs, ops)
+        run = replace(run, target=resolved)
+        recorded, description = resolved.recorded, resolved.description
+    problem = Problem(run, raw.inputs, raw.rows, call.at)
+    if call.at is None:
+        value = outputs if run.target is None else run.target.select(outputs, raw.rows)
+        # What is known already need not be run again.
+        problem.__dict__["output"] = ops.numpy(value).astype(np.float64)
+    picture = pixels.to_uint8(raw.inputs[0], run.channels_last) if run.pictures else None
+    return Question(problem, recorded, description, call.model, was_numpy, picture)
+
+
+def _note_unsteadiness(raw: Problem, outputs: Any) -> None:
+    """Run the first example once more, alone: a model that answers otherwise draws lots or mixes its examples."""
+    run, ops = raw.run, raw.ops
+
+    # A half precision rounds differently in a batch of another size: a few units of its last place are no lots drawn.
+    kind = str(outputs.dtype).rpartition(".")[2]
+    steady = max(STEADY, {"float16": 2.0**-8, "bfloat16": 2.0**-5}.get(kind, 0.0))
+
+    def differ(one: Any, two: Any) -> bool:
+        one, two = ops.numpy(one).astype(np.float64), ops.numpy(two).astype(np.float64)
+        scale = max(float(np.abs(one).max(initial=0.0)), 1e-6)
+        return one.shape != two.shape or bool(np.abs(one - two).max(initial=0.0) > steady * scale)
+
+    alone = tuple(leaf[:1] for leaf in raw.inputs)
+    again = raw.at(alone, np.arange(1)).native_value(alone)
+    if not differ(outputs[:1], again) and not run.session.draws_randomness:
+        return
+    if run.session.draws_randomness or run.batch == 1 or differ(outputs, raw.native_value(raw.inputs)):
+        run.note(
+            "the model is not deterministic in eval mode: two runs on the same input differ, so its attributions carry "
+            "that noise (is dropout left on?)"
+        )
+    else:
+        run.note(
+            "the model mixes the examples of a batch: explain them one at a time for answers of their own"
+        )
+
+
+def _checked_batch(structure: Structure, leaves: Leaves, backend: Backend) -> int:
+    for number, leaf in enumerate(leaves):
+        name = structure.name(number)
+        if leaf.ndim == 0 or leaf.shape[0] == 0:
+            raise BadInput(
+                f"{name} has shape {tuple(leaf.shape)}; axis 0 is the batch and holds at least one example"
+            )
+        if not backend.ops.is_finite(leaf):
+            raise BadInput(f"{name} holds NaN or infinity; clean it first: no share can be given to it")
+    sizes = {int(leaf.shape[0]) for leaf in leaves}
+    if len(sizes) > 1:
+        raise BadInput(
+            f"the inputs' batches differ: {sorted(sizes)}; axis 0 of every input is the same batch"
+        )
+    return sizes.pop()
+
+
+def _check_site(structure: Structure, leaves: Leaves, backend: Backend, at: Any) -> None:
+    if at is not None and not isinstance(at, Layer):
+        raise BadInput(f"at is {at!r}; give None for the inputs or whence.layer(name)")
+    if at is not None:
+        return
+    for number, leaf in enumerate(leaves):
+        if not backend.ops.is_float(leaf):
+            raise BadInput(
+                f"{structure.name(number)} is {leaf.dtype}: whole numbers have no gradient; explain what they become "
+                'inside, such as at=whence.layer("embedding"), or pass floats (pictures: preprocess=...)'
+            )
