@@ -35,10 +35,11 @@ METHODS = whence.methods()
 BLACK_BOX = [name for name in METHODS if "gradient" not in METHODS[name].needs]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
+@pytest.fixture(autouse=True)
+def one_thread_and_seed():
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    torch.manual_seed(0)
     yield
     torch.set_num_threads(before)
 

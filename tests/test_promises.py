@@ -45,11 +45,12 @@ every_method = pytest.mark.parametrize("name", METHODS)
 few = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
+@pytest.fixture(autouse=True)
+def one_thread_and_seed():
     """Small models are slower on several threads, and bit-for-bit promises are made for a number of threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    torch.manual_seed(0)
     yield
     torch.set_num_threads(before)
 
@@ -125,6 +126,7 @@ def test_nothing_is_changed_by_an_exception_in_the_middle(name, call):
     assert_same(before, state_of(model, x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [2, None])
 def test_two_threads_explain_one_model_at_once(chunk):
     model, x = busy(), pictures()
@@ -338,6 +340,7 @@ def live_bytes() -> int:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [

@@ -25,10 +25,11 @@ METHODS = sorted(whence.methods())
 ANY_SHAPE = [name for name in METHODS if "pictures" not in whence.methods()[name].needs]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
+@pytest.fixture(autouse=True)
+def one_thread_and_seed():
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    torch.manual_seed(0)
     yield
     torch.set_num_threads(before)
 

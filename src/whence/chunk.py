@@ -12,7 +12,7 @@ from typing import Any
 from whence.backends import Backend
 from whence.errors import WorkFailed
 
-START = 4
+START = 8
 LARGEST = 4096
 # More rows must make a row this much cheaper to be worth their memory.
 WORTH = 1.03
@@ -20,8 +20,10 @@ WORTH = 1.03
 # other processes disturb some. After every RENEWED chunks there is one more, in case all were disturbed.
 TRIALS = 3
 RENEWED = 64
-# In a chunk that takes so many seconds the fixed costs have vanished: more rows would only take more memory.
-LONG = 0.2
+# In a longer chunk (seconds) the fixed costs have vanished: more rows would cost memory and gain little, unless the
+# last doubling made a row this much cheaper.
+BRIEF = 0.01
+STEEP = 1.2
 
 _remembered: weakref.WeakKeyDictionary[Any, dict[Hashable, Chunks]] = weakref.WeakKeyDictionary()
 
@@ -50,8 +52,9 @@ class Search:
     def next(self, left: int) -> tuple[int, int | None]:
         """Return how many of the rows that are left to take, and the size that this tries, if any."""
         best = self.best
-        brief = best in self.fastest and self.fastest[best] * best <= LONG
-        for size in (2 * best, best, best // 2) if brief else (best, best // 2):
+        seconds, half = self.fastest.get(best, float("inf")), self.fastest.get(best // 2, 0.0)
+        rising = seconds * best <= BRIEF or half >= STEEP * seconds
+        for size in (2 * best, best, best // 2) if rising else (best, best // 2):
             # A chunk a little short still tells how fast its size is; the last of the rows would not.
             tells = 1 <= size <= self.ceiling and 3 * size <= 4 * left
             if tells and self.trials[size] < TRIALS + self.chunks // RENEWED:
@@ -82,11 +85,12 @@ class Chunks:
             WorkFailed: a single row does not fit into memory.
         """
         search = self.searches.setdefault(getattr(work, "__code__", None), Search())
+        clock = getattr(backend, "clock", time.perf_counter)
         start = 0
         while start < total:
             rows, tried = search.next(total - start) if self.fixed is None else (self.fixed, None)
             stop = min(start + min(rows, search.ceiling), total)
-            began = time.perf_counter()
+            began = clock()
             try:
                 last = work(start, stop)
             except Exception as problem:
@@ -100,7 +104,7 @@ class Chunks:
                 continue
             if tried is not None:
                 backend.synchronize(last)
-                search.learn(tried, (time.perf_counter() - began) / (stop - start))
+                search.learn(tried, (clock() - began) / (stop - start))
             start = stop
 
 
