@@ -71,7 +71,7 @@ def main() -> None:
     Console(width=120).print(table)
 
 
-def _torch_operations():  # noqa: ANN202
+def _torch_operations():
     from whence.backends.torch import TorchOperations
 
     return TorchOperations()

@@ -289,11 +289,12 @@ def flags() -> str:
 # Which module stands in which wing, by the beginning of its name; the last wing takes what is in no other.
 WINGS = {
     "The question and the answer": (
-        "__init__", "explainer", "registry", "gradient_methods", "path_methods", "sampler_methods", "attribution", "errors", "naming",
+        "__init__", "explainer", "side_by_side", "question", "registry", "gradient_methods", "path_methods",
+        "sampler_methods", "attribution", "errors", "naming",
     ),
     "The engine": (
-        "problem", "integrate", "quadrature", "path", "guided", "baseline", "boundary", "target", "site", "sampler",
-        "moments", "difference", "shares", "structure", "chunk", "progress",
+        "problem", "run", "integrate", "quadrature", "path", "guided", "baseline", "background", "boundary", "target",
+        "site", "sampler", "moments", "difference", "shares", "structure", "chunk", "progress",
     ),
     "Pictures and files": (
         "preprocess", "pixels", "view", "figure", "panel", "comparison", "caption", "report", "data", "download", "zoo",
