@@ -22,7 +22,7 @@ TRIALS = 3
 RENEWED = 64
 # In a longer chunk (seconds) the fixed costs have vanished: more rows would cost memory and gain little, unless the
 # last doubling made a row this much cheaper.
-BRIEF = 0.01
+BRIEF = 0.005
 STEEP = 1.2
 
 _remembered: weakref.WeakKeyDictionary[Any, dict[Hashable, Chunks]] = weakref.WeakKeyDictionary()

@@ -61,7 +61,7 @@ class Accuracy:
             count = min(done, max(1, self.max_evaluations - done))
 
 
-class _Sums:
+class Sums:
     """Σ w c over the contributions c of each row."""
 
     def __init__(self, ops: Operations, shape: tuple[int, ...], like: Array) -> None:
@@ -82,7 +82,7 @@ class _Sums:
         return write
 
 
-class _Spread(_Sums):
+class _Spread(Sums):
     """Mean and spread of the contributions of each row, for random nodes of equal weight."""
 
     def __init__(self, ops: Operations, shape: tuple[int, ...], like: Array) -> None:
@@ -104,7 +104,7 @@ class _Spread(_Sums):
 class _Sweep:
     """One level's answer for the active examples: sums per leaf, and f and its derivative at the nodes."""
 
-    sums: list[_Sums]
+    sums: list[Sums]
     output: np.ndarray
     derivative: np.ndarray
 
@@ -148,7 +148,7 @@ def _sweep(
     """Visit every (active example, node) pair, example by example, in chunks."""
     count, nodes = len(active), len(level.nodes)
     ops, every = problem.ops, _class_shape(problem)
-    kind = _Spread if random else _Sums
+    kind = _Spread if random else Sums
     sums = [kind(ops, (count, *every, *leaf.shape[1:]), ops.wide(leaf[:1])) for leaf in problem.point]
     output = np.zeros((count * nodes, *every))
     derivative = np.zeros_like(output)
@@ -208,7 +208,7 @@ class _State:
 
     def __init__(self, problem: Problem, random: bool) -> None:
         ops, every, rows = problem.ops, _class_shape(problem), len(problem.rows)
-        kind = _Spread if random else _Sums
+        kind = _Spread if random else Sums
         self.problem, self.random, self.used = problem, random, 0
         self.sums = [kind(ops, (rows, *every, *leaf.shape[1:]), ops.wide(leaf[:1])) for leaf in problem.point]
         self.error = np.full((rows, *every), np.nan)
@@ -237,7 +237,7 @@ class _State:
         self.error[active] = _relative(np.asarray(error), np.asarray(size))
         return self.error[active]
 
-    def _fold(self, mine: _Sums, new: _Sums, level: Level, active: np.ndarray) -> np.ndarray:
+    def _fold(self, mine: Sums, new: Sums, level: Level, active: np.ndarray) -> np.ndarray:
         """Take one leaf's new sums in, and return by how much its values changed (L1)."""
         ops = self.problem.ops
         # A copy: `take` may give a view, and the sums are written in place below.

@@ -34,7 +34,8 @@ class Path(Protocol):
         ...
 
 
-def _per_row(values: Nodes, leaf: Array, ops: Operations) -> Array:
+def per_row(values: Nodes, leaf: Array, ops: Operations) -> Array:
+    """Return one number for each row, shaped to be multiplied with a leaf [n, ...]."""
     return ops.like(values.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf)
 
 
@@ -55,7 +56,7 @@ class Straight:
             velocity = tuple(ops.take(step, index) for step in steps)
             begin = (ops.take(leaf, index) for leaf in start)
             return tuple(
-                b + _per_row(alpha, v, ops) * v for b, v in zip(begin, velocity, strict=True)
+                b + per_row(alpha, v, ops) * v for b, v in zip(begin, velocity, strict=True)
             ), velocity
 
         return points
@@ -177,7 +178,7 @@ class FromData:
             begin = tuple(ops.take(leaf, self.order[node]) for leaf in self.rows)
             velocity = tuple(x - b for x, b in zip(inputs, begin, strict=True))
             return tuple(
-                b + _per_row(alpha, v, ops) * v for b, v in zip(begin, velocity, strict=True)
+                b + per_row(alpha, v, ops) * v for b, v in zip(begin, velocity, strict=True)
             ), velocity
 
         return points

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from whence import guided, quadrature
+from whence import exact, guided, quadrature, taylor
 from whence import path as paths
 from whence.backends import Array, Leaves
 from whence.background import DataSet
@@ -35,9 +35,10 @@ class IntegratedGradients(Method):
         path: None is the straight line; "stochastic", "blur", "guided" or whence.path.…
         rtol: the relative L1 error that is asked for.
         steps: a fixed number of nodes instead of a tolerance (Gauss–Legendre unless `quadrature` says otherwise).
-        quadrature: tolerance, gauss, midpoint, trapezoid, left, right, monte_carlo or taylor (second order at the
-            input, Δ ⊙ (∇f − ½ HΔ)).
-        max_evaluations: at most so many gradients for each example and baseline.
+        quadrature: tolerance, gauss, midpoint, trapezoid, left, right, monte_carlo, taylor (second order at the
+            input, Δ ⊙ (∇f − ½ HΔ)) or exact (piecewise-linear networks, one gradient for each linear piece).
+        max_evaluations: at most so many gradients for each example and baseline; None is 1,024, and 100,000 pieces
+            for exact.
         where: a mask of the features that take the path; the others stay at the input.
         normalize: map each example to [0, 1] by its own range before anything else.
     """
@@ -47,7 +48,7 @@ class IntegratedGradients(Method):
     rtol: float = DEFAULT_RTOL
     steps: int | None = None
     quadrature: str | None = None
-    max_evaluations: int = DEFAULT_MAX_EVALUATIONS
+    max_evaluations: int | None = None
     where: Any = None
     normalize: bool = False
 
@@ -56,23 +57,36 @@ class IntegratedGradients(Method):
         baseline, path = resolve(self.baseline, problem.run.pictures), paths.resolve(self.path)
         name = quadrature.check(self.quadrature, self.steps, self.rtol)
         least = 2 if name == "monte_carlo" else 1
-        if self.max_evaluations < least:
-            raise BadInput(f"max_evaluations is {self.max_evaluations}; at least {least} are needed here")
-        accuracy = Accuracy(name, self.steps, self.rtol, self.max_evaluations)
+        most = self.max_evaluations
+        if most is None:
+            most = exact.DEFAULT_MAX_PIECES if name == "exact" else DEFAULT_MAX_EVALUATIONS
+        if most < least:
+            raise BadInput(f"max_evaluations is {most}; at least {least} are needed here")
+        accuracy = Accuracy(name, self.steps, self.rtol, most)
 
         def draw(number: int) -> Shares:
             from_baseline, trajectory = divmod(number, path.draws)
             absent = _absent(problem, baseline, from_baseline, self.where)
             start = path.start(problem, problem.project(absent))
-            if name == "taylor":
-                return _taylor(problem, start, path).with_residual(problem, problem.value(start))
-            if isinstance(path, Guided):
-                shares = guided.integrate(problem, start, path, accuracy)
-            else:
-                shares = integrate(problem, path.between(problem, start, trajectory), accuracy, number)
+            shares = _integral(problem, start, path, accuracy, trajectory, number)
             return shares.with_residual(problem, problem.value(start))
 
         return average(baseline.draws * path.draws, draw)
+
+
+def _integral(
+    problem: Problem, start: Leaves, path: Any, accuracy: Accuracy, trajectory: int, number: int
+) -> Shares:
+    """Take one integral, from one start along one trajectory, by whatever quadrature or path is asked for."""
+    if accuracy.quadrature in ("taylor", "exact"):
+        if not isinstance(path, paths.Straight):
+            raise Refused(f"quadrature {accuracy.quadrature} goes along the straight line; leave path out")
+        if accuracy.quadrature == "taylor":
+            return taylor.integrate(problem, start)
+        return exact.integrate(problem, start, accuracy.max_evaluations)
+    if isinstance(path, Guided):
+        return guided.integrate(problem, start, path, accuracy)
+    return integrate(problem, path.between(problem, start, trajectory), accuracy, number)
 
 
 def _absent(problem: Problem, baseline: Any, draw: int, where: Any) -> Leaves:
@@ -111,45 +125,6 @@ def _normalized(problem: Problem) -> Problem:
         return (leaf - ops.like(least, leaf)) / ops.where(spread > 0, spread, spread + 1)
 
     return problem.at(tuple(mapped(leaf) for leaf in problem.inputs), np.arange(len(problem.rows)))
-
-
-def _taylor(problem: Problem, start: Leaves, path: Any) -> Shares:
-    """Return Δ ⊙ (∇f(x) − ½ HΔ), the integral of the gradient's first-order expansion at the input."""
-    if not isinstance(path, paths.Straight):
-        raise Refused("quadrature taylor expands along the straight line; leave path out")
-    ops = problem.ops
-    ways = tuple(x - s for x, s in zip(problem.point, start, strict=True))
-    parts: dict[int, Leaves] = {}
-
-    def chunk(first: int, last: int) -> Array:
-        rows = np.arange(first, last)
-        point, way = (tuple(ops.take(leaf, rows) for leaf in leaves) for leaves in (problem.point, ways))
-        classes = range(problem.output.shape[1]) if problem.every_class else [None]
-        found = [_expanded(problem, point, way, rows, k) for k in classes]
-        columns = list(zip(*(each[1] for each in found), strict=True))
-        parts[first] = tuple(ops.stack(c, 1) if problem.every_class else c[0] for c in columns)
-        return found[-1][0]
-
-    problem.run.chunks.run(problem.run.backend, len(problem.rows), chunk)
-    pieces = [parts[first] for first in sorted(parts)]
-    values = tuple(ops.concatenate(each) for each in zip(*pieces, strict=True))
-    for leaf in values:
-        if not ops.is_finite(leaf):
-            raise Refused("the second-order expansion is not finite at the input; use another quadrature")
-    return Shares(values, np.full(len(problem.rows), 2))
-
-
-def _expanded(
-    problem: Problem, point: Leaves, way: Leaves, rows: np.ndarray, column: int | None
-) -> tuple[Array, Leaves]:
-    def function(leaves: Leaves) -> Array:
-        y = problem.evaluate(leaves, rows)
-        return y if column is None else y[:, column]
-
-    ops = problem.ops
-    y, gradients, bends = problem.run.backend.hessian_vector(function, point, way)
-    parts = zip(way, gradients, bends, strict=True)
-    return y, tuple(ops.wide(d) * (ops.wide(g) - 0.5 * ops.wide(h)) for d, g, h in parts)
 
 
 @register(
@@ -226,7 +201,7 @@ class BlurIntegratedGradients(Method):
     rtol: float = DEFAULT_RTOL
     steps: int | None = None
     quadrature: str | None = None
-    max_evaluations: int = DEFAULT_MAX_EVALUATIONS
+    max_evaluations: int | None = None
 
     def attribute(self, problem: Problem) -> Shares:
         # The path begins at the blurred picture, whatever the baseline; the input stands in for it unread.
@@ -259,7 +234,7 @@ class GuidedIntegratedGradients(Method):
     rtol: float = DEFAULT_RTOL
     fraction: float = 0.25
     deviation: float = 0.02
-    max_evaluations: int = DEFAULT_MAX_EVALUATIONS
+    max_evaluations: int | None = None
 
     def attribute(self, problem: Problem) -> Shares:
         return IntegratedGradients(

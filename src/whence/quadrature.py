@@ -17,7 +17,9 @@ from jaxtyping import Float
 from whence.errors import BadInput
 from whence.naming import unknown
 
-Name = Literal["tolerance", "gauss", "midpoint", "trapezoid", "left", "right", "monte_carlo", "taylor"]
+Name = Literal[
+    "tolerance", "gauss", "midpoint", "trapezoid", "left", "right", "monte_carlo", "taylor", "exact"
+]
 Nodes = Float[np.ndarray, "nodes"]
 
 # With independent jumps the error of the finer sum is the difference to the coarser one over √3 (NUMERICS.md 2:
@@ -73,7 +75,7 @@ def right(steps: int) -> tuple[Nodes, Nodes]:
 RULES: dict[str, Callable[[int], tuple[Nodes, Nodes]]] = {
     "gauss": gauss, "midpoint": midpoint, "trapezoid": trapezoid, "left": left, "right": right,
 }  # fmt: skip
-NAMES: tuple[str, ...] = ("tolerance", *RULES, "monte_carlo", "taylor")
+NAMES: tuple[str, ...] = ("tolerance", *RULES, "monte_carlo", "taylor", "exact")
 
 
 def nested(first: int = FIRST_LEVEL) -> Iterator[Level]:
@@ -120,7 +122,7 @@ def check(quadrature: str | None, steps: Any, rtol: Any) -> Name:
         isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < least
     ):
         raise BadInput(f"steps is {steps!r}; it is a whole number of nodes, at least {least}")
-    if steps is not None and name in ("tolerance", "taylor"):
+    if steps is not None and name in ("tolerance", "taylor", "exact"):
         raise BadInput(
             f"steps={steps} does not go with quadrature={name!r}; choose one of {', '.join(RULES)}"
         )

@@ -133,6 +133,15 @@ class Backend(Protocol):
         """Return f(x), its gradient, and the Hessian times the direction, per example; f(x) is [n]."""
         ...
 
+    def pieces(
+        self, function: Callable[[Leaves], Array], leaves: Leaves, directions: Leaves
+    ) -> tuple[Array, Leaves, Array, Array, Array]:
+        """Return f [n], its gradients, its slope along the directions, and how far its linear piece reaches.
+
+        The reach is two arrays [n], to the left (below 0) and to the right, in steps of the direction.
+        """
+        ...
+
     def is_out_of_memory(self, problem: BaseException) -> bool: ...
     def synchronize(self, array: Array) -> None:
         """Wait until the device has finished, so that a clock tells the truth."""

@@ -157,6 +157,9 @@ class CallableBackend:
     def hessian_vector(self, function: Callable[[Leaves], Array], leaves: Leaves, direction: Leaves) -> Any:
         return self.vjp(function, leaves)
 
+    def pieces(self, function: Callable[[Leaves], Array], leaves: Leaves, directions: Leaves) -> Any:
+        return self.vjp(function, leaves)
+
     def is_out_of_memory(self, problem: BaseException) -> bool:
         return isinstance(problem, MemoryError)
 

@@ -177,6 +177,13 @@ class TorchBackend:
             bent = tuple(torch.zeros_like(leaf) for leaf in leaves)
         return y.detach(), tuple(g.detach() for g in gradients), bent
 
+    def pieces(
+        self, function: Callable[[Leaves], Array], leaves: Leaves, directions: Leaves
+    ) -> tuple[Array, Leaves, Array, Array, Array]:
+        from whence.backends.torch_pieces import pieces
+
+        return pieces(function, leaves, directions)
+
     def is_out_of_memory(self, problem: BaseException) -> bool:
         if isinstance(problem, (torch.OutOfMemoryError, MemoryError)):
             return True
