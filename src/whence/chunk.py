@@ -53,8 +53,12 @@ class Search:
         """Return how many of the rows that are left to take, and the size that this tries, if any."""
         best = self.best
         seconds, half = self.fastest.get(best, float("inf")), self.fastest.get(best // 2, 0.0)
-        rising = seconds * best <= BRIEF or half >= STEEP * seconds
-        for size in (2 * best, best, best // 2) if rising else (best, best // 2):
+        if seconds * best <= BRIEF:
+            sizes = (2 * best, best, best // 2)
+        else:
+            # More memory only on firm ground: when this size and its half have had all their trials.
+            sizes = (best, best // 2, 2 * best) if half >= STEEP * seconds else (best, best // 2)
+        for size in sizes:
             # A chunk a little short still tells how fast its size is; the last of the rows would not.
             tells = 1 <= size <= self.ceiling and 3 * size <= 4 * left
             if tells and self.trials[size] < TRIALS + self.chunks // RENEWED:
