@@ -293,8 +293,8 @@ WINGS = {
         "sampler_methods", "attribution", "errors", "naming",
     ),
     "The engine": (
-        "problem", "run", "integrate", "quadrature", "path", "guided", "baseline", "background", "boundary", "target",
-        "site", "sampler", "moments", "difference", "shares", "structure", "chunk", "progress",
+        "problem", "run", "integrate", "quadrature", "taylor", "exact", "path", "guided", "baseline", "background",
+        "boundary", "target", "site", "sampler", "moments", "difference", "shares", "structure", "chunk", "progress",
     ),
     "Pictures and files": (
         "preprocess", "pixels", "view", "figure", "panel", "comparison", "caption", "report", "data", "download", "zoo",
