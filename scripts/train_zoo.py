@@ -1,12 +1,12 @@
 """Trains the zoo's small models and writes the weights that the package ships.
 
     python scripts/train_zoo.py --data-dir ../shared/mnist
-    python scripts/train_zoo.py mnist-cnn --checkpoints /tmp/epochs --out /tmp/weights
+    python scripts/train_zoo.py mnist-cnn --checkpoints epochs --out weights
 
 The same seed, number of threads and machine write the same bytes: nothing but the weights is stored.
 `--checkpoints` also keeps the weights after every epoch, so that one can watch an explanation develop:
 
-    whence explain digit.png --model mnist-cnn --weights /tmp/epochs/mnist-cnn-epoch-01.safetensors
+    whence explain digit.png --model mnist-cnn --weights epochs/mnist-cnn-epoch-01.safetensors
 """
 
 from __future__ import annotations
