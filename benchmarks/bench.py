@@ -23,7 +23,7 @@ try:
     import measure
     import torch
     from captum.attr import IntegratedGradients
-    from cases import Case, Missing, hand_written
+    from cases import Case, hand_written
     from measure import Table, interleaved, machine, milliseconds, relative
     from rich.console import Console
 
@@ -66,8 +66,8 @@ def captum(case: Case, **options: Any) -> torch.Tensor:
     return method.attribute(case.x, case.black, case.target, method="gausslegendre", **options).detach()
 
 
-def same_nodes(found: list[Case], effort: Effort) -> Iterator[Table]:
-    times_table = Table(
+def same_nodes(found: list[Case], effort: Effort) -> Table:
+    table = Table(
         f"The same {STEPS} Gauss nodes: time",
         "Ratios are medians of the ratios within each round. First: a model that whence has not seen before, whose "
         "chunk it must still find. In brackets: the rows in a chunk.",
@@ -76,20 +76,8 @@ def same_nodes(found: list[Case], effort: Effort) -> Iterator[Table]:
             "whence / captum", "whence / captum, 8", "whence / loop",
         ),
     )  # fmt: skip
-    numbers = Table(
-        f"The same {STEPS} Gauss nodes: numbers",
-        "The largest relative L1 difference of an example; 1e-5 is allowed. In float32 a single ReLU that rounding "
-        "switches the other way at one node shows; float64 tells it from a difference in the method.",
-        ("case", "whence - captum", "whence - loop", "whence - captum, float64"),
-    )
     for case in found:
-        differences = (
-            relative(explained(case, steps=STEPS).values, captum(case, n_steps=STEPS)),
-            relative(explained(case, steps=STEPS).values, hand_written(case, 8)),
-            _difference_in_float64(case),
-        )
-        numbers.rows.append((case.name, *(f"{each.max():.1e}" for each in differences)))
-        tries = 1 if case.heavy else 3
+        tries = 2 if case.heavy else 3
         chunk = min(
             case.chunks, key=lambda size, case=case: interleaved(_loop(case, size), tries, 1).of("loop")
         )
@@ -98,15 +86,8 @@ def same_nodes(found: list[Case], effort: Effort) -> Iterator[Table]:
         cells = [milliseconds(times.of(each)) for each in ("whence", "captum", "captum 8", "loop", "first")]
         cells[3] += f" ({chunk})"
         ratios = [f"{times.ratio('whence', each):.2f}" for each in ("captum", "captum 8", "loop")]
-        times_table.rows.append((case.name, *cells, *ratios))
-    yield times_table
-    yield numbers
-
-
-def _difference_in_float64(case: Case) -> torch.Tensor:
-    double = replace(case, model=copy.deepcopy(case.model).double(), x=case.x.double())
-    theirs = captum(double, n_steps=STEPS, internal_batch_size=8)
-    return relative(explained(double, steps=STEPS).values, theirs)
+        table.rows.append((case.name, *cells, *ratios))
+    return table
 
 
 def _fifty_nodes(case: Case, copies: int) -> dict[str, Contestant]:
@@ -123,7 +104,35 @@ def _loop(case: Case, chunk: int) -> dict[str, Contestant]:
     return {"loop": lambda: hand_written(case, chunk)}
 
 
-def to_a_tolerance(found: list[Case], effort: Effort) -> Iterator[Table]:
+def same_numbers(found: list[Case]) -> Table:
+    table = Table(
+        f"The same {STEPS} Gauss nodes: numbers",
+        "The largest relative L1 difference of an example; 1e-5 is allowed. In float32 a ReLU that rounding switches "
+        "the other way at one node shows: captum differs from itself as much when its batches change.",
+        (
+            "case", "whence - captum", "whence - loop", "captum - captum, internal_batch_size=8",
+            "whence - captum, float64",
+        ),
+    )  # fmt: skip
+    for case in found:
+        ours, theirs = explained(case, steps=STEPS).values, captum(case, n_steps=STEPS)
+        differences = (
+            relative(ours, theirs),
+            relative(ours, hand_written(case, 8)),
+            relative(theirs, captum(case, n_steps=STEPS, internal_batch_size=8)),
+            _difference_in_float64(case),
+        )
+        table.rows.append((case.name, *(f"{each.max():.1e}" for each in differences)))
+    return table
+
+
+def _difference_in_float64(case: Case) -> torch.Tensor:
+    double = replace(case, model=copy.deepcopy(case.model).double(), x=case.x.double())
+    theirs = captum(double, n_steps=STEPS, internal_batch_size=8)
+    return relative(explained(double, steps=STEPS).values, theirs)
+
+
+def to_a_tolerance(found: list[Case], effort: Effort) -> Table:
     table = Table(
         "To a tolerance (rtol 0.02, the default) against captum's default of 50 nodes",
         f"True errors are relative L1, against {effort.reference:,} midpoint nodes: mean, and the worst example. "
@@ -144,14 +153,14 @@ def to_a_tolerance(found: list[Case], effort: Effort) -> Iterator[Table]:
             f"{float(ours.error.mean()):.2%}",
             f"{error.mean():.2%}, {error.max():.2%}", f"{other.mean():.2%}, {other.max():.2%}",
         ))  # fmt: skip
-    yield table
+    return table
 
 
 def _defaults(case: Case) -> dict[str, Contestant]:
     return {"whence": lambda: explained(case), "captum": lambda: captum(case)}
 
 
-def all_classes(found: list[Case], effort: Effort) -> Iterator[Table]:
+def all_classes(found: list[Case], effort: Effort) -> Table:
     table = Table(
         'All ten classes at once (target="all") against ten runs',
         f"{STEPS} Gauss nodes.",
@@ -167,7 +176,7 @@ def all_classes(found: list[Case], effort: Effort) -> Iterator[Table]:
             case.name, milliseconds(times.of("together")), milliseconds(times.of("apart")),
             f"{times.ratio('together', 'apart'):.2f}", f"{difference:.1e}",
         ))  # fmt: skip
-    yield table
+    return table
 
 
 def _ten_classes(case: Case) -> dict[str, Contestant]:
@@ -177,7 +186,7 @@ def _ten_classes(case: Case) -> dict[str, Contestant]:
     return {"together": lambda: explained(case, steps=STEPS, target="all").values, "apart": apart}
 
 
-def overhead(effort: Effort) -> Iterator[Table]:
+def overhead(effort: Effort) -> Table:
     model, x = torch.nn.Linear(4, 2), torch.ones(1, 4)
 
     def bare() -> torch.Tensor:
@@ -195,7 +204,7 @@ def overhead(effort: Effort) -> Iterator[Table]:
         warm=10,
     )
     own = times.of("whence") - times.of("bare")
-    yield Table(
+    return Table(
         "What a call costs besides the gradients",
         "One node on a linear layer of four inputs. The model is copied, its output and the baseline's are checked and "
         "kept, a repeated forward tells whether it draws lots.",
@@ -209,7 +218,7 @@ def overhead(effort: Effort) -> Iterator[Table]:
     )
 
 
-def memory(found: list[Case], effort: Effort, folder: Path) -> Iterator[Table]:
+def memory(found: list[Case], effort: Effort, folder: Path) -> Table:
     sizes = tuple(f"whence, {steps:,}" for steps in effort.memory)
     table = Table(
         "Peak memory of the whole process, by the number of steps",
@@ -231,7 +240,7 @@ def memory(found: list[Case], effort: Effort, folder: Path) -> Iterator[Table]:
         table.rows.append(
             (case.name, *(f"{each:,} MiB" for each in ours), f"{ours[-1] / ours[0]:.2f}", *theirs)
         )
-    yield table
+    return table
 
 
 def _peak(library: str, name: str, steps: int, folder: Path) -> int:
@@ -242,16 +251,15 @@ def _peak(library: str, name: str, steps: int, folder: Path) -> int:
     return int(done.stdout)
 
 
-def load_cases(folder: Path) -> tuple[list[Case], list[str]]:
-    """Return the cases whose data are there, and a line for each of the others."""
-    found: list[Case] = []
-    missing: list[str] = []
-    for name in cases.NAMES:
-        try:
-            found.append(cases.load(name, folder))
-        except Missing as problem:
-            missing.append(str(problem))
-    return found, missing
+def measured(found: list[Case], effort: Effort, folder: Path) -> Iterator[Table]:
+    """Yield the tables as they come."""
+    # Memory comes first: the processes that are measured should not have to share the machine's with ours.
+    yield memory(found, effort, folder)
+    yield same_nodes(found, effort)
+    yield same_numbers(found)
+    yield to_a_tolerance(found, effort)
+    yield all_classes(found, effort)
+    yield overhead(effort)
 
 
 def main() -> int:
@@ -275,7 +283,7 @@ def main() -> int:
         torch.set_num_threads(1)
         measure.clock = time.process_time
     console = Console(width=None if sys.stdout.isatty() else 160)
-    found, missing = load_cases(asked.data_dir)
+    found, missing = cases.load_all(asked.data_dir)
     for line in missing:
         console.print(f"left out: {line}", style="yellow")
     if not found:
@@ -283,16 +291,10 @@ def main() -> int:
         return 2
     effort = QUICK if asked.quick else FULL
     about = machine() | {"effort": "quick" if asked.quick else "full"}
-    # Memory comes first: the processes that are measured should not have to share the machine's with ours.
-    sections = (
-        memory(found, effort, asked.data_dir), same_nodes(found, effort), to_a_tolerance(found, effort),
-        all_classes(found, effort), overhead(effort),
-    )  # fmt: skip
     tables: list[Table] = []
-    for section in sections:
-        for table in section:
-            table.print(console)
-            tables.append(table)
+    for table in measured(found, effort, asked.data_dir):
+        table.print(console)
+        tables.append(table)
     lines = ["# Benchmark", "", "Written by `make bench`.", ""]
     lines += [f"- {name}: {value}" for name, value in about.items()] + [
         f"- left out: {each}" for each in missing

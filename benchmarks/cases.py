@@ -84,6 +84,18 @@ def load(name: str, folder: Path) -> Case:
     return Case(name, loaded.model, x, target, (scale.range[0] - scale.mean[0]) / scale.std[0])
 
 
+def load_all(folder: Path) -> tuple[list[Case], list[str]]:
+    """Return the cases whose data are there, and a line for each of the others."""
+    found: list[Case] = []
+    missing: list[str] = []
+    for name in NAMES:
+        try:
+            found.append(load(name, folder))
+        except Missing as problem:
+            missing.append(str(problem))
+    return found, missing
+
+
 def hand_written(case: Case, chunk: int, steps: int = 50) -> torch.Tensor:
     """Integrated gradients by a loop over chunks of nodes, with a running sum, and no gradients of weights."""
     nodes, weights = (torch.from_numpy(each).to(case.x.dtype) for each in gauss(steps))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -35,11 +36,16 @@ class Times:
 
 
 def interleaved(contestants: Mapping[str, Callable[[], Any]], rounds: int, warm: int) -> Times:
-    """Run all contestants in turn, forwards and backwards, after `warm` rounds that do not count."""
+    """Run all contestants in every round, after `warm` rounds that do not count.
+
+    The order is drawn anew each time: who runs after a contestant that emptied the caches and gave its memory back
+    pays for it.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    order = list(contestants.items())
+    order, draw = list(contestants.items()), random.Random(0)
     for number in range(-warm, rounds):
-        for name, run in order if number % 2 else order[::-1]:
+        draw.shuffle(order)
+        for name, run in order:
             began = clock()
             run()
             if number >= 0:

@@ -1,5 +1,4 @@
 import tracemalloc
-from itertools import islice
 
 import numpy as np
 import pytest
@@ -24,19 +23,6 @@ EXACT = float(np.dot(smooth(quadrature.gauss(60)[0]), quadrature.gauss(60)[1]))
 def mistake(rule, steps):
     nodes, weights = quadrature.RULES[rule](steps)
     return abs(weights @ smooth(nodes) - EXACT)
-
-
-def levels(count):
-    return list(islice(quadrature.nested(), count))
-
-
-def folded(count, function=lambda nodes: nodes * 0 + 1):
-    """Return the nested sum after each level, as the driver folds it."""
-    total, sums = 0.0, []
-    for level in levels(count):
-        total = total * level.keep + level.weights @ function(level.nodes)
-        sums.append(total)
-    return sums
 
 
 # ---- fixed rules -------------------------------------------------------------------------------------------
@@ -99,44 +85,6 @@ def test_thousands_of_gauss_nodes_are_cheap_in_memory():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4e6, "a dense matrix of 4096 x 4096 would be 134 MB"
-
-
-# ---- nested levels -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("count", range(1, 8))
-def test_nested_weights_sum_to_one_after_every_level(count):
-    assert folded(count)[-1] == pytest.approx(1, abs=1e-14)
-
-
-@pytest.mark.parametrize("count", range(1, 7))
-def test_nested_levels_equal_the_direct_rule_of_that_count(count):
-    cells = quadrature.FIRST_LEVEL * 2 ** (count - 1)
-    u = np.linspace(0, 1, cells + 1)
-    direct = np.trapezoid(2 * u * smooth(u**2), u)
-    assert folded(count, smooth)[-1] == pytest.approx(direct, abs=1e-13)
-
-
-def test_nested_levels_never_repeat_a_node():
-    nodes = np.concatenate([level.nodes for level in levels(8)])
-    assert len(np.unique(nodes)) == len(nodes) == quadrature.FIRST_LEVEL * 2**7
-
-
-def test_nested_levels_converge_with_second_order():
-    errors = np.abs(np.array(folded(8, smooth)) - EXACT)
-    assert np.log2(errors[-2] / errors[-1]) == pytest.approx(2, abs=0.05)
-
-
-def test_nested_levels_never_ask_for_the_baseline_whose_weight_is_zero():
-    assert min(level.nodes.min() for level in levels(6)) > 0
-
-
-def test_the_first_doubling_is_judged_by_the_whole_difference():
-    assert quadrature.of_doubling(np.array([0.2]), np.array([np.nan])) == pytest.approx(0.2)
-
-
-def test_a_lucky_small_difference_is_not_believed_after_a_large_one():
-    assert quadrature.of_doubling(np.array([0.01]), np.array([0.4])) >= 0.15
 
 
 # ---- Monte Carlo -------------------------------------------------------------------------------------------

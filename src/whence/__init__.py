@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from whence.attribution import Attribution as Attribution
     from whence.attribution import Trace as Trace
     from whence.attribution import load as load
+    from whence.data_set import MeanAttribution as MeanAttribution
+    from whence.data_set import mean_attribution as mean_attribution
     from whence.errors import BadInput as BadInput
     from whence.errors import Refused as Refused
     from whence.errors import UnsupportedByBackend as UnsupportedByBackend
@@ -43,6 +45,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "attribution": ("Attribution", "Trace", "load"),
+    "data_set": ("MeanAttribution", "mean_attribution"),
     "errors": ("BadInput", "Refused", "UnsupportedByBackend", "WhenceError", "WorkFailed"),
     "explainer": ("explain",),
     "gradient_methods": ("InputXGradient", "Saliency", "Sensitivity"),

@@ -10,7 +10,7 @@ import numpy as np
 from whence.attribution import Trace
 from whence.backends import Array, Leaves, Operations
 from whence.errors import Refused
-from whence.integrate import Accuracy, sum_axes
+from whence.integrate import Accuracy
 from whence.path import Guided
 from whence.problem import Problem
 from whence.shares import Shares, norms
@@ -29,7 +29,7 @@ def integrate(problem: Problem, start: Leaves, path: Guided, accuracy: Accuracy)
         return _walk(problem, start, path, accuracy.steps)
     steps = min(FIRST_STEPS, accuracy.max_evaluations)
     best = _walk(problem, start, path, steps)
-    spent, ops, keep, active = steps, problem.ops, sum_axes(problem), np.arange(len(problem.rows))
+    spent, ops, keep, active = steps, problem.ops, problem.output.ndim, np.arange(len(problem.rows))
     error, evaluations, trace = np.full(problem.output.shape, np.inf), best.evaluations, best.trace
     while len(active) and spent + 2 * steps <= accuracy.max_evaluations:
         steps *= 2

@@ -40,6 +40,22 @@ def per_row(values: Nodes, leaf: Array, ops: Operations) -> Array:
 
 
 @dataclass(frozen=True)
+class Line:
+    """The points of straight lines; their velocity, `steps` = x − x', is the same all along."""
+
+    ops: Operations
+    start: Leaves
+    steps: Leaves
+
+    def __call__(self, alpha: Nodes, index: np.ndarray, node: np.ndarray) -> tuple[Leaves, Leaves]:
+        velocity = tuple(self.ops.take(step, index) for step in self.steps)
+        begin = (self.ops.take(leaf, index) for leaf in self.start)
+        return tuple(
+            b + per_row(alpha, v, self.ops) * v for b, v in zip(begin, velocity, strict=True)
+        ), velocity
+
+
+@dataclass(frozen=True)
 class Straight:
     """x(α) = x' + α (x − x'): the one path that is symmetric in the features (Sundararajan et al. 2017)."""
 
@@ -49,17 +65,7 @@ class Straight:
         return baseline
 
     def between(self, problem: Problem, start: Leaves, draw: int) -> Points:
-        ops = problem.ops
-        steps = tuple(x - b for x, b in zip(problem.point, start, strict=True))
-
-        def points(alpha: Nodes, index: np.ndarray, node: np.ndarray) -> tuple[Leaves, Leaves]:
-            velocity = tuple(ops.take(step, index) for step in steps)
-            begin = (ops.take(leaf, index) for leaf in start)
-            return tuple(
-                b + per_row(alpha, v, ops) * v for b, v in zip(begin, velocity, strict=True)
-            ), velocity
-
-        return points
+        return Line(problem.ops, start, tuple(x - b for x, b in zip(problem.point, start, strict=True)))
 
 
 # Most of what a blur hides comes back in its last few pixels of width: σ falls with this power of 1 − α, so that

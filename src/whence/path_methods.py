@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from whence import exact, guided, quadrature, taylor
+from whence import exact, guided, quadrature, random_nodes, taylor
 from whence import path as paths
 from whence.backends import Array, Leaves
 from whence.background import DataSet
@@ -68,16 +68,21 @@ class IntegratedGradients(Method):
             from_baseline, trajectory = divmod(number, path.draws)
             absent = _absent(problem, baseline, from_baseline, self.where)
             start = path.start(problem, problem.project(absent))
-            shares = _integral(problem, start, path, accuracy, trajectory, number)
-            return shares.with_residual(problem, problem.value(start))
+            output = problem.value(start)
+            shares = _integral(problem, start, output, path, accuracy, (trajectory, number))
+            return shares.with_residual(problem, output)
 
         return average(baseline.draws * path.draws, draw)
 
 
 def _integral(
-    problem: Problem, start: Leaves, path: Any, accuracy: Accuracy, trajectory: int, number: int
+    problem: Problem, start: Leaves, absent: np.ndarray, path: Any, accuracy: Accuracy, draw: tuple[int, int]
 ) -> Shares:
-    """Take one integral, from one start along one trajectory, by whatever quadrature or path is asked for."""
+    """Take one integral from one start, where f is `absent`, by whatever quadrature or path is asked for.
+
+    `draw` holds the number of the trajectory and that of the draw.
+    """
+    trajectory, number = draw
     if accuracy.quadrature in ("taylor", "exact"):
         if not isinstance(path, paths.Straight):
             raise Refused(f"quadrature {accuracy.quadrature} goes along the straight line; leave path out")
@@ -86,7 +91,7 @@ def _integral(
         return exact.integrate(problem, start, accuracy.max_evaluations)
     if isinstance(path, Guided):
         return guided.integrate(problem, start, path, accuracy)
-    return integrate(problem, path.between(problem, start, trajectory), accuracy, number)
+    return integrate(problem, path.between(problem, start, trajectory), accuracy, absent, number)
 
 
 def _absent(problem: Problem, baseline: Any, draw: int, where: Any) -> Leaves:
@@ -158,7 +163,7 @@ class ExpectedGradients(Method):
         background = _project_rows(problem, inputs)
         order = np.arange(self.samples) % count
         points = FromData(background, order).between(problem, background, 0)
-        shares = integrate(problem, points, Accuracy("monte_carlo", steps=self.samples))
+        shares = random_nodes.integrate(problem, points, self.samples, DEFAULT_RTOL, self.samples, 0)
         used = np.unique(order)
         rows, chosen = np.repeat(np.arange(len(problem.rows)), len(used)), np.tile(used, len(problem.rows))
         outputs = problem.value(tuple(problem.ops.take(leaf, chosen) for leaf in background), rows)

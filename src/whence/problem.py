@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from whence.backends import Array, Leaves, Operations, Tap
+from whence.backends import Array, Leaves, Operations, Split, Tap
 from whence.errors import NoGradient, Refused
 from whence.run import Rows, Run
 from whence.site import Layer
@@ -119,6 +119,22 @@ class Problem:
 
         return self._gather(work, len(index))
 
+    def chunked(self, total: int, work: Callable[[Rows], Leaves]) -> Leaves:
+        """Return what `work` gives for parts of `total` rows, put together."""
+        parts: dict[int, Leaves] = {}
+
+        def chunk(start: int, stop: int) -> Array:
+            parts[start] = work(np.arange(start, stop))
+            return parts[start][0]
+
+        self.run.chunks.run(self.run.backend, total, chunk)
+        pieces = [parts[start] for start in sorted(parts)]
+        return tuple(self.ops.concatenate(leaf) for leaf in zip(*pieces, strict=True))
+
+    def split(self, start: Leaves) -> Split | None:
+        """Return f taken apart after its first affine operations, where that is possible, pays and is wanted."""
+        return None
+
     def _gather(self, work: Callable[[Rows], Array], total: int | None = None) -> Array:
         total = len(self.rows) if total is None else total
         parts: dict[int, Array] = {}
@@ -130,15 +146,21 @@ class Problem:
         self.run.chunks.run(self.run.backend, total, chunk)
         return self.ops.concatenate([parts[start] for start in sorted(parts)])
 
-    def vjp(self, point: Leaves, index: Rows) -> tuple[Array, Leaves]:
-        """Return f [n] (or [n, K]) and its gradients, each [n, ...] (or [n, K, ...]), for one chunk of points."""
+    def vjp(
+        self, point: Leaves, index: Rows, function: Callable[[Leaves, Rows], Array] | None = None
+    ) -> tuple[Array, Leaves]:
+        """Return f [n] (or [n, K]) and its gradients, each [n, ...] (or [n, K, ...]), for one chunk of points.
+
+        `function` stands in for `evaluate` where the points are not the site's (fusion).
+        """
+        function = function or self.evaluate
         try:
-            y, pull = self.run.backend.vjp(lambda leaves: self.evaluate(leaves, index), point)
+            y, pull = self.run.backend.vjp(lambda leaves: function(leaves, index), point)
         except NoGradient:
             if self._reacts():
                 raise
             self.run.note("the explained output does not depend on the input: every share is 0")
-            y = self.run.backend.value(lambda leaves: self.evaluate(leaves, index), point)
+            y = self.run.backend.value(lambda leaves: function(leaves, index), point)
             return y, tuple(self.ops.zeros((*y.shape, *leaf.shape[1:]), leaf) for leaf in point)
         if not self.every_class:
             return y, self._filled(pull(None), point)

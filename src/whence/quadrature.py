@@ -1,13 +1,8 @@
-"""Quadratures: nodes and weights on [0, 1], whose weights sum to one, in float64.
-
-A quadrature is a sequence of levels. A fixed rule has one; a nested one goes on, and each level scales what was
-summed before by `keep` and adds new nodes, so that no gradient is ever computed twice.
-"""
+"""Fixed quadratures: nodes and weights on [0, 1], whose weights sum to one, in float64."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -21,21 +16,6 @@ Name = Literal[
     "tolerance", "gauss", "midpoint", "trapezoid", "left", "right", "monte_carlo", "taylor", "exact"
 ]
 Nodes = Float[np.ndarray, "nodes"]
-
-# With independent jumps the error of the finer sum is the difference to the coarser one over √3 (NUMERICS.md 2:
-# 1.4 to 2.0 over networks and counts). Few jumps scatter more: of 600 small networks 98 % had a true error within
-# 1.5 times an estimate by 0.8 of the larger of two differences, and 84 % by √3 of one.
-OF_DIFFERENCE = 0.8
-FIRST_LEVEL = 8
-
-
-@dataclass(frozen=True)
-class Level:
-    """New nodes and their weights, and the factor on everything summed before."""
-
-    nodes: Nodes
-    weights: Nodes
-    keep: float = 0.0
 
 
 @lru_cache
@@ -76,36 +56,6 @@ RULES: dict[str, Callable[[int], tuple[Nodes, Nodes]]] = {
     "gauss": gauss, "midpoint": midpoint, "trapezoid": trapezoid, "left": left, "right": right,
 }  # fmt: skip
 NAMES: tuple[str, ...] = ("tolerance", *RULES, "monte_carlo", "taylor", "exact")
-
-
-def nested(first: int = FIRST_LEVEL) -> Iterator[Level]:
-    """Trapezoid doubling in u with α = u², which crowds nodes near the baseline where gradients change most.
-
-    Nodes α = (k/N)² with weights 2k/N² (1/N at the input): they sum to one, the baseline itself has weight zero,
-    and the nodes of N are every second node of 2N.
-    """
-    count = first
-    u = np.arange(1, count + 1) / count
-    weights = 2 * u / count
-    weights[-1] = 1 / count
-    yield Level(u**2, weights)
-    while True:
-        count *= 2
-        u = np.arange(1, count, 2) / count
-        yield Level(u**2, 2 * u / count, keep=0.5)
-
-
-def of_doubling(
-    change: Float[np.ndarray, "..."], before: Float[np.ndarray, "..."]
-) -> Float[np.ndarray, "..."]:
-    """Return the estimated error of the finer of two sums.
-
-    Args:
-        change: its difference to the coarser sum.
-        before: the difference one doubling earlier, which has twice the error; NaN where there was none: then the
-            estimate is the whole difference, the safe one.
-    """
-    return np.where(np.isnan(before), change, OF_DIFFERENCE * np.maximum(change, before / 2))
 
 
 def check(quadrature: str | None, steps: Any, rtol: Any) -> Name:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +27,7 @@ class Shares:
     residual: np.ndarray | None = None
     trace: Trace | None = None
     output: np.ndarray | None = None
+    interrupted: bool = False
 
     def with_residual(self, problem: Problem, baseline_output: np.ndarray) -> Shares:
         """Return the shares with residual = Σ shares − (f(x) − f(x')), in float64."""
@@ -36,6 +37,40 @@ class Shares:
         return replace(
             self, output=problem.output, baseline_output=baseline_output, residual=np.asarray(residual)
         )
+
+
+def joined(ops: Operations, parts: list[Shares]) -> Shares:
+    """Return the shares of consecutive groups of rows as one."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def rows(name: str) -> np.ndarray | None:
+        found = [getattr(part, name) for part in parts]
+        return None if found[0] is None else np.concatenate(found)
+
+    return Shares(
+        values=tuple(ops.concatenate(leaf) for leaf in zip(*(part.values for part in parts), strict=True)),
+        evaluations=np.concatenate([part.evaluations for part in parts]),
+        error=rows("error"),
+        converged=rows("converged"),
+        trace=_joined_trace([part.trace for part in parts if part.trace is not None]),
+        interrupted=parts[-1].interrupted,
+    )
+
+
+def _joined_trace(traces: list[Trace]) -> Trace | None:
+    longest = max((each.nodes.shape[1] for each in traces), default=0)
+
+    def padded(values: np.ndarray) -> np.ndarray:
+        missing = longest - values.shape[1]
+        return np.pad(values, [(0, 0), (0, missing), *[(0, 0)] * (values.ndim - 2)], constant_values=np.nan)
+
+    names = [part.name for part in fields(Trace)]
+    return (
+        Trace(*(np.concatenate([padded(getattr(each, name)) for each in traces]) for name in names))
+        if traces
+        else None
+    )
 
 
 def sums(ops: Operations, values: Array, keep: int) -> np.ndarray:

@@ -59,6 +59,12 @@ class Operations(Protocol):
         """Write `value` into the rows of `array`, in place; only ever called on arrays made here."""
         ...
 
+    def accumulate(
+        self, sums: Array, cell: np.ndarray, weight: np.ndarray, rows: Array
+    ) -> Callable[[], None]:
+        """Prepare sums[cell[e]] += weight[e] · rows[e] for rows [entries, d]; what is returned writes it, in place."""
+        ...
+
     def zeros(self, shape: Sequence[int], reference: Array) -> Array: ...
     def concatenate(self, arrays: Sequence[Array], axis: int = 0) -> Array: ...
     def argsort(self, array: Array) -> Array:
@@ -99,6 +105,21 @@ class Session(Protocol):
 
     def layers(self) -> list[str]: ...
     def notes(self) -> list[str]: ...
+
+
+class Split(Protocol):
+    """A function f(x) taken apart into f(z) and z = Wx + b, its first affine operations."""
+
+    start: Leaves
+    end: Leaves
+
+    def value(self, z: Leaves, index: np.ndarray) -> Array:
+        """Return f [n] (or [n, K]), differentiable in z [n, ...]; `index` [n] is the example of each row."""
+        ...
+
+    def pull(self, cotangents: Leaves, index: np.ndarray) -> Leaves:
+        """Return Wᵀ times cotangents [n, ...]: gradients with respect to x."""
+        ...
 
 
 class Backend(Protocol):

@@ -42,6 +42,12 @@ class NumpyOperations:
     def put(self, array: Array, rows: np.ndarray, value: Array) -> None:
         array[rows] = value
 
+    def accumulate(
+        self, sums: Array, cell: np.ndarray, weight: np.ndarray, rows: Array
+    ) -> Callable[[], None]:
+        weighted = rows * self.like(weight[:, None], rows)
+        return lambda: np.add.at(sums.reshape(sums.shape[0], -1), cell, weighted)
+
     def zeros(self, shape: Sequence[int], reference: Array) -> Array:
         return np.zeros(tuple(shape), dtype=reference.dtype)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ from torch.nn import functional
 from whence.backends import Array, Leaves
 from whence.backends.torch_model import TorchSession, device_of, guarded_random_state, original
 from whence.errors import BadInput, NoGradient
+
+# Up to so many sums in a chunk, a matrix product adds rows up faster than one row at a time.
+FEW = 8
 
 
 class TorchOperations:
@@ -55,6 +59,20 @@ class TorchOperations:
 
     def put(self, array: Array, rows: np.ndarray, value: Array) -> None:
         array[torch.as_tensor(rows, device=array.device)] = value
+
+    def accumulate(
+        self, sums: Array, cell: np.ndarray, weight: np.ndarray, rows: Array
+    ) -> Callable[[], None]:
+        flat, scale = sums.view(sums.shape[0], -1), self.like(weight, rows)
+        different = np.unique(cell)
+        if len(different) > FEW and not rows.is_cuda:
+            weighted, place = rows * scale[:, None], torch.as_tensor(cell)
+            return partial(_add, flat, place, weighted)
+        # A product needs no array of weighted rows; and on CUDA index_add_ would add in any order.
+        matrix = torch.zeros(len(different), len(cell), dtype=rows.dtype, device=rows.device)
+        matrix[np.searchsorted(different, cell), np.arange(len(cell))] = scale
+        added, place = matrix @ rows, torch.as_tensor(different, device=rows.device)
+        return partial(_add, flat, place, added)
 
     def zeros(self, shape: Sequence[int], reference: Array) -> Array:
         return torch.zeros(tuple(shape), dtype=reference.dtype, device=reference.device)
@@ -199,6 +217,10 @@ class TorchBackend:
     def synchronize(self, array: Array) -> None:
         if isinstance(array, torch.Tensor) and array.is_cuda:
             torch.cuda.synchronize(array.device)
+
+
+def _add(sums: torch.Tensor, place: torch.Tensor, rows: torch.Tensor) -> None:
+    sums.index_add_(0, place, rows)
 
 
 def _filled(gradients: tuple[Array | None, ...], leaves: Leaves) -> Leaves:

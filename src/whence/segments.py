@@ -1,0 +1,193 @@
+"""The path in segments, each refined on its own by nested trapezoids.
+
+The nodes are equally spaced in u with α = u², which crowds them near the baseline, where gradients change most. In a
+segment with n cells, `total` is the trapezoid sum and `change` what its last halving of the cells changed. No gradient
+is computed twice or kept: the memory is these two, whatever the number of nodes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from whence.attribution import Trace
+from whence.backends import Array, Leaves
+from whence.integrand import Integrand
+from whence.problem import Problem
+from whence.visit import Visit, visit
+
+SEGMENTS = 8
+FIRST_CELLS = 2
+Chosen = Int[np.ndarray, "chosen"]
+
+
+@dataclass
+class Nodes:
+    """Every node so far: its row, its place u, and f and its derivative along the path there, [n] or [n, K]."""
+
+    row: Int[np.ndarray, "n"]
+    u: Float[np.ndarray, "n"]
+    output: Float[np.ndarray, "n *classes"]
+    slope: Float[np.ndarray, "n *classes"]
+
+    def add(self, *new: np.ndarray) -> None:
+        """Append nodes, given in the order of the fields."""
+        old = (self.row, self.u, self.output, self.slope)
+        self.row, self.u, self.output, self.slope = (
+            np.concatenate(pair) for pair in zip(old, new, strict=True)
+        )
+
+    def sorted(self, rows: Int[np.ndarray, "rows"]) -> Nodes:
+        """Return the nodes of some rows, row by row along the path."""
+        mine = np.isin(self.row, rows)
+        order = np.flatnonzero(mine)[np.lexsort((self.u[mine], self.row[mine]))]
+        return Nodes(self.row[order], self.u[order], self.output[order], self.slope[order])
+
+
+@dataclass
+class Segments:
+    """The running integrals of some rows of a problem.
+
+    `total` and `change` are [rows, segments, (K), ...] per leaf of the integrand; `slope_total`, `slope_change` the same
+    for the derivative along the path, and `slope_before` the change one halving earlier (at first: half that of a pair).
+    """
+
+    problem: Problem
+    integrand: Integrand
+    rows: Int[np.ndarray, "rows"]
+    count: int = SEGMENTS
+    cells: Int[np.ndarray, "rows segments"] = field(init=False)
+    total: Leaves = field(init=False)
+    change: Leaves = field(init=False)
+    slope_total: Float[np.ndarray, "rows segments *classes"] = field(init=False)
+    slope_change: Float[np.ndarray, "rows segments *classes"] = field(init=False)
+    slope_before: Float[np.ndarray, "rows segments *classes"] = field(init=False)
+    nodes: Nodes = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Visit the ends of the segments and their middles: two nested trapezoids at once."""
+        todo, u = self._first_visit()
+        found = visit(self.problem, self.integrand, todo)
+        rows = len(self.rows)
+        self.cells = np.full((rows, self.count), FIRST_CELLS)
+        halves = [leaf.reshape(rows, 2, self.count, *leaf.shape[1:]) for leaf in found.sums]
+        self.total = tuple(leaf[:, 0] / 2 + leaf[:, 1] for leaf in halves)
+        self.change = tuple(leaf[:, 1] - leaf[:, 0] / 2 for leaf in halves)
+        self.nodes = Nodes(np.repeat(np.arange(rows), len(u)), np.tile(u, rows), found.output, found.slope)
+        shape = (rows, 2 * self.count, *found.slope.shape[1:])
+        height = found.slope.reshape(shape) * (2 * u).reshape(-1, *(1,) * (len(shape) - 2))
+        ends = np.concatenate([height[:, :1] * 0, height[:, 1::2]], axis=1)
+        coarse = (ends[:, 1:] + ends[:, :-1]) / (2 * self.count)
+        self.slope_total = coarse / 2 + height[:, 0::2] / (2 * self.count)
+        self.slope_change = self.slope_total - coarse
+        self.slope_before = np.repeat(self._pair_changes(ends, coarse), 2, axis=1)[:, : self.count]
+
+    def _pair_changes(self, ends: np.ndarray, coarse: np.ndarray) -> np.ndarray:
+        """Return half the change from one cell over each pair of segments to a cell for either (NaN without pairs)."""
+        if self.count % 2:
+            return np.full_like(coarse, np.nan)
+        wide = (ends[:, 2::2] + ends[:, :-2:2]) / self.count
+        return (coarse[:, ::2] + coarse[:, 1::2] - wide) / 2
+
+    def _first_visit(self) -> tuple[Visit, Float[np.ndarray, "grid"]]:
+        rows, grid = len(self.rows), 2 * self.count
+        k = np.arange(1, grid + 1)
+        u, end = k / grid, k % 2 == 0
+        # An end lies in the segments to its left and right; a middle in one. The baseline's weight is zero.
+        node = np.concatenate([k[end], k[end][:-1], k[~end]]) - 1
+        cell = np.concatenate([k[end] // 2 - 1, k[end][:-1] // 2, self.count + k[~end] // 2])
+        order = np.argsort(node, kind="stable")
+        node, cell = node[order], cell[order]
+        base = np.repeat(np.arange(rows) * grid, len(node))
+        todo = Visit(
+            row=np.repeat(self.rows, grid),
+            alpha=np.tile(u**2, rows),
+            pair=base + np.tile(node, rows),
+            cell=base + np.tile(cell, rows),
+            # 2u du/2 at either end of a cell of a segment's width, and 2u du at a middle of half of it.
+            weight=np.tile(u[node] / self.count, rows),
+            cells=rows * grid,
+        )
+        return todo, u
+
+    @property
+    def evaluations(self) -> Int[np.ndarray, "rows"]:
+        """How many gradients each row has cost."""
+        return self.cells.sum(1)
+
+    def refine(self, chosen: Bool[np.ndarray, "rows segments"]) -> None:
+        """Halve the cells of some segments."""
+        row, segment = np.nonzero(chosen)
+        cells = self.cells[row, segment]
+        of = np.repeat(np.arange(len(row)), cells)
+        inside = np.arange(len(of)) - np.repeat(np.cumsum(cells) - cells, cells)
+        width = 1 / (self.count * cells[of])
+        u = segment[of] / self.count + (inside + 0.5) * width
+        found = visit(
+            self.problem,
+            self.integrand,
+            Visit.plain(self.rows[row[of]], u**2, of, u * width, len(row)),
+        )
+        self.nodes.add(row[of], u, found.output, found.slope)
+        for leaf, (total, change) in enumerate(zip(self.total, self.change, strict=True)):
+            self._take_in(total, change, found.sums[leaf], row * self.count + segment)
+        added = np.zeros((len(row), *found.slope.shape[1:]))
+        np.add.at(added, of, found.slope * (u * width).reshape(-1, *(1,) * (found.slope.ndim - 1)))
+        half = self.slope_total[row, segment] / 2
+        self.slope_before[row, segment] = self.slope_change[row, segment]
+        self.slope_total[row, segment], self.slope_change[row, segment] = half + added, added - half
+        self.cells[row, segment] *= 2
+
+    def _take_in(self, total: Array, change: Array, new: Array, place: Chosen) -> None:
+        ops = self.problem.ops
+        flat, difference = (leaf.reshape(-1, *leaf.shape[2:]) for leaf in (total, change))
+        half = ops.take(flat, place) / 2
+        ops.put(flat, place, half + new)
+        ops.put(difference, place, new - half)
+
+    def sums(self, rows: Int[np.ndarray, "some"], smooth: Bool[np.ndarray, "some *classes"]) -> Leaves:
+        """Return the shares of some rows, [some, (K), ...]; where smooth, extrapolated to the next order."""
+        ops = self.problem.ops
+        found: list[Array] = []
+        for total, change in zip(self.total, self.change, strict=True):
+            plain = ops.take(total, rows).sum(1)
+            third = ops.take(change, rows).sum(1) / 3
+            factor = smooth.reshape(*smooth.shape, *(1,) * (plain.ndim - smooth.ndim)).astype(float)
+            found.append(plain + third * ops.like(factor, plain) if smooth.any() else plain)
+        return self.integrand.shares(tuple(found), self.rows[rows])
+
+    def changes(self, rows: Int[np.ndarray, "some"]) -> Leaves:
+        """Return by how much the last halving of each segment changed the shares, [some, segments, (K), ...]."""
+        taken = (self.problem.ops.take(leaf, rows) for leaf in self.change)
+        flat = tuple(leaf.reshape(-1, *leaf.shape[2:]) for leaf in taken)
+        shares = self.integrand.shares(flat, np.repeat(self.rows[rows], self.count))
+        return tuple(leaf.reshape(len(rows), self.count, *leaf.shape[1:]) for leaf in shares)
+
+    def trace(self, smooth: Bool[np.ndarray, "rows *classes"]) -> Trace:
+        """Return every node with the weight that it has in the result; rows with fewer nodes end in NaN."""
+        every = np.arange(len(self.rows))
+        nodes = self.nodes.sorted(every)
+        extrapolated = smooth.reshape(len(smooth), -1).all(1)[nodes.row]
+        place = np.arange(len(nodes.row)) - np.searchsorted(nodes.row, every)[nodes.row]
+        shape = (len(every), int(self.evaluations.max(initial=0)))
+
+        def spread(values: np.ndarray) -> np.ndarray:
+            full = np.full((*shape, *values.shape[1:]), np.nan)
+            full[nodes.row, place] = values
+            return full
+
+        weights = self._weights(nodes, extrapolated)
+        return Trace(spread(nodes.u**2), spread(weights), spread(nodes.output), spread(nodes.slope))
+
+    def _weights(self, nodes: Nodes, extrapolated: Bool[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+        """Return 2u du: u times the widths of the cells on both sides; by Simpson's rule where extrapolated."""
+        scaled = nodes.u * self.count
+        right = np.minimum(np.floor(scaled + 1e-9).astype(int), self.count - 1)
+        left = np.maximum(np.ceil(scaled - 1e-9).astype(int) - 1, 0)
+        cells = self.cells[nodes.row, left]
+        widths = 1 / cells + np.where(nodes.u < 1, 1 / self.cells[nodes.row, right], 0)
+        weights = nodes.u * widths / self.count
+        coarse = np.rint((scaled - left) * cells).astype(int) % 2 == 0
+        return np.where(extrapolated, weights * np.where(coarse, 2 / 3, 4 / 3), weights)

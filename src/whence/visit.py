@@ -1,0 +1,109 @@
+"""Visiting nodes: every (example, node) pair once, chunk by chunk, folded into sums as it comes.
+
+Whatever the number of nodes, the memory is the sums and one chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from whence.backends import Array, Leaves
+from whence.errors import Refused
+from whence.integrand import Integrand
+from whence.problem import Problem
+
+
+@dataclass(frozen=True)
+class Visit:
+    """Nodes to visit, and the sums that they add to.
+
+    Pair p is example `row[p]` at `alpha[p]`; entry e adds `weight[e]` times what pair `pair[e]` gives to sum
+    `cell[e]`. Entries are in the order of their pairs; a pair may have several. `number[p]` counts an example's nodes,
+    for paths that need it.
+    """
+
+    row: Int[np.ndarray, "pairs"]
+    alpha: Float[np.ndarray, "pairs"]
+    pair: Int[np.ndarray, "entries"]
+    cell: Int[np.ndarray, "entries"]
+    weight: Float[np.ndarray, "entries"]
+    cells: int
+    number: Int[np.ndarray, "pairs"] | None = None
+
+    @staticmethod
+    def plain(
+        row: Int[np.ndarray, "pairs"],
+        alpha: Float[np.ndarray, "pairs"],
+        cell: Int[np.ndarray, "pairs"],
+        weight: Float[np.ndarray, "pairs"],
+        cells: int,
+    ) -> Visit:
+        """Return a visit in which every pair adds to one sum."""
+        return Visit(row, alpha, np.arange(len(row)), cell, weight, cells)
+
+
+@dataclass(frozen=True)
+class Visited:
+    """The sums [cells, (K), ...] per leaf, and f and its derivative along the path at the pairs, [pairs] or [pairs, K]."""
+
+    sums: Leaves
+    output: np.ndarray
+    slope: np.ndarray
+
+
+def visit(problem: Problem, integrand: Integrand, todo: Visit) -> Visited:
+    """Visit the pairs in chunks.
+
+    Raises:
+        Refused: an output or a gradient is not finite; the message names the node and the example.
+    """
+    ops, classes, pairs = problem.ops, problem.output.shape[1:], len(todo.row)
+    sums = tuple(
+        ops.zeros((todo.cells, *classes, *leaf.shape[1:]), ops.wide(leaf[:1])) for leaf in integrand.like
+    )
+    output = np.zeros((pairs, *classes))
+    slope = np.zeros_like(output)
+    number = np.zeros(pairs, dtype=int) if todo.number is None else todo.number
+
+    def work(start: int, stop: int) -> Array:
+        here = slice(start, stop)
+        seen = integrand.at(todo.alpha[here], todo.row[here], number[here])
+        entries = slice(*np.searchsorted(todo.pair, [start, stop]))
+        source = todo.pair[entries] - start
+        cell, weight = todo.cell[entries], todo.weight[entries]
+        writes: list[Callable[[], None]] = []
+        for total, part in zip(sums, seen.parts, strict=True):
+            flat = part.reshape(stop - start, -1)
+            chosen = flat if len(source) == stop - start else ops.take(flat, source)
+            writes.append(ops.accumulate(total, cell, weight, chosen))
+        output[here], slope[here] = ops.numpy(seen.output), ops.numpy(seen.slope)
+        # Nothing is written to the sums before all of the chunk's arrays exist: memory may run out until then,
+        # and the chunk is tried again.
+        for write in writes:
+            write()
+        problem.run.progress.advance(stop - start)
+        return seen.output
+
+    problem.run.progress.expect(pairs)
+    problem.run.chunks.run(problem.run.backend, pairs, work)
+    require_finite(problem, todo.row, todo.alpha, output, slope)
+    return Visited(sums, output, slope)
+
+
+def require_finite(
+    problem: Problem, row: np.ndarray, alpha: np.ndarray, output: np.ndarray, slope: np.ndarray
+) -> None:
+    """Refuse what pairs of rows and nodes gave if any of it is not finite, by the node and the example."""
+    for values, name in ((output, "output"), (slope, "gradient")):
+        wrong = np.argwhere(~np.isfinite(values))
+        if len(wrong):
+            pair = int(wrong[0][0])
+            raise Refused(
+                f"the model's {name} is not finite at α = {alpha[pair]:.6g} on the path of example "
+                f"{problem.rows[row[pair]]}; its attribution is undefined: choose another baseline, or mend the "
+                "model there"
+            )
