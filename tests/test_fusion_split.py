@@ -14,6 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from whence.backends.torch import TorchOperations
 from whence.backends.torch_fusion import Diverged, split
+from whence.backends.torch_recording import Recording
+from whence.backends.torch_standing import Unfit
 from whence.preprocess import Preprocess
 
 F64 = torch.float64
@@ -113,7 +115,11 @@ def test_rows_are_split_in_chunks_without_loss_and_examples_need_not_be_in_order
 
 
 def test_a_linear_chain_is_one_prefix():
-    assert_split(of(made(lambda: nn.Sequential(nn.Linear(9, 6), nn.Linear(6, 4), nn.Sigmoid()))), *ends(9), leaves=[(4,)])
+    assert_split(
+        of(made(lambda: nn.Sequential(nn.Linear(9, 6), nn.Linear(6, 4), nn.Sigmoid()))),
+        *ends(9),
+        leaves=[(4,)],
+    )
 
 
 def test_a_linear_model_is_its_own_leaf():
@@ -136,7 +142,13 @@ def test_all_classes_at_once():
 
 def convolutional():
     return nn.Sequential(
-        nn.Conv2d(2, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 3, 2, padding=1), nn.GELU(), nn.Flatten(), nn.LazyLinear(3)
+        nn.Conv2d(2, 4, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, 3, 2, padding=1),
+        nn.GELU(),
+        nn.Flatten(),
+        nn.LazyLinear(3),
     )
 
 
@@ -154,6 +166,25 @@ def test_a_convolutional_network_is_cut_after_its_first_convolution():
     found = assert_split(of(made(lambda: WithShapes(convolutional))), *ends(2, 8, 8), leaves=[(4, 6, 6)])
     assert found.costs.multiply_adds == 4 * 36 * 18
     assert not found.pays
+
+
+def test_what_does_not_pay_is_given_up_after_one_run():
+    calls = []
+    start, end = ends(2, 8, 8)
+    for build, expected in (
+        (convolutional, None),
+        (lambda: nn.Sequential(nn.Conv2d(2, 1, 8), nn.Tanh(), nn.Flatten()), 1),
+    ):
+        model = made(lambda build=build: WithShapes(build))
+
+        def function(leaves, index, model=model):
+            calls.append(len(index))
+            return model(leaves[0].clone())[:, 0]
+
+        found = split(function, start, end, only_if_pays=True)
+        assert (found and found.costs.leaves) == expected
+        if expected is None:
+            assert calls == [2]
 
 
 class InPlace(nn.Module):
@@ -195,10 +226,15 @@ def test_functional_spellings_are_seen():
         lambda x: torch.addmm(b, x.view(x.shape[0], 12), w.t()),
         lambda x: 1 - (2 * x).transpose(1, 2).contiguous().mean(2) / 3,
         lambda x: torch.cat([x[:, 0], -x[:, 1], torch.zeros(x.size(0), 2, dtype=x.dtype)], 1),
-        lambda x: torch.stack(x.unbind(1), 2).sum(1) - x.split([1, 2], 1)[1].chunk(2, 1)[0].squeeze(1).mean(1, keepdim=True),
+        lambda x: (
+            torch.stack(x.unbind(1), 2).sum(1)
+            - x.split([1, 2], 1)[1].chunk(2, 1)[0].squeeze(1).mean(1, keepdim=True)
+        ),
         lambda x: functional.avg_pool1d(functional.pad(x, (1, 1)), 2).flatten(1),
     ):
-        found = assert_split(lambda leaves, _, first=first: torch.tanh(first(leaves[0].clone())).sum(1), start, end)
+        found = assert_split(
+            lambda leaves, _, first=first: torch.tanh(first(leaves[0].clone())).sum(1), start, end
+        )
         assert len(found.end) == 1 and found.costs.operations >= 1
 
 
@@ -253,7 +289,9 @@ class Transformer(nn.Module):
         self.token = nn.Parameter(torch.randn(1, 1, 8))
         self.position = nn.Parameter(torch.randn(1, 5, 8))
         self.drop = nn.Dropout(0.1)
-        self.block = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True, activation="gelu")
+        self.block = nn.TransformerEncoderLayer(
+            8, 2, 16, batch_first=True, norm_first=True, activation="gelu"
+        )
         self.head = nn.Linear(8, 3)
 
     def forward(self, x):
@@ -264,6 +302,30 @@ class Transformer(nn.Module):
 
 def test_a_vision_transformer_is_cut_after_its_positions():
     assert_split(of(made(Transformer)), *ends(2, 8, 8), leaves=[(5, 8)])
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.project, self.head = nn.Linear(6, 8), nn.Linear(8, 3)
+        self.block = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+
+    def forward(self, x):
+        return self.head(self.block(self.project(x)).mean(1))
+
+
+def test_attention_that_moves_the_rows_is_cut_before_the_move():
+    assert_split(of(made(Attention)), *ends(5, 6), leaves=[(5, 8)])
+
+
+def test_rows_that_are_merged_and_parted_again_stay_in_the_prefix():
+    w = normal(4, 7)
+
+    def function(leaves, index):
+        x = leaves[0].clone()
+        return torch.tanh((x.reshape(-1, 4) @ w).view(len(x), 3, 7)).sum((1, 2))
+
+    assert_split(function, *ends(3, 4), leaves=[(3, 7)])
 
 
 def test_float_embeddings_are_cut_after_their_projection():
@@ -294,7 +356,7 @@ def test_two_inputs_make_one_leaf_and_the_examples_own_keyword_argument_is_kept(
         first, second = (leaf.clone() for leaf in leaves)
         return model(first, second=second, scale=scale[index])[:, 1]
 
-    assert_split(function, start, end, leaves=[(4,)])
+    assert_split(function, start, end, leaves=[(4,)], rows=2)
 
 
 def test_an_input_that_is_not_used_gets_no_share():
@@ -323,7 +385,11 @@ def test_recurrent_networks_keep_their_own_cell():
     class Recurrent(nn.Module):
         def __init__(self):
             super().__init__()
-            self.project, self.cell, self.head = nn.Linear(4, 5), nn.LSTM(5, 6, batch_first=True), nn.Linear(6, 2)
+            self.project, self.cell, self.head = (
+                nn.Linear(4, 5),
+                nn.LSTM(5, 6, batch_first=True),
+                nn.Linear(6, 2),
+            )
 
         def forward(self, x):
             return self.head(self.cell(self.project(x))[0][:, -1])
@@ -343,6 +409,8 @@ def test_recurrent_networks_keep_their_own_cell():
         lambda x: (x - x.detach() * 0.5).tanh().sum(1),
         lambda x: (1 / (x**2 + 1)).sum(1),
         lambda x: (x / (1 + x.abs())).sum(1),
+        lambda x: torch.div(torch.ones(5, dtype=x.dtype), x + 9).sum(1),
+        lambda x: torch.masked_select(x, torch.sigmoid(x) > 0).view(len(x), 5).sum(1),
         lambda x: torch.einsum("ni,ni->n", x, 2 * x),
         lambda x: torch.where(x > 0, x, 0.1 * x).sum(1),
         lambda x: x[torch.arange(len(x)), (x**2).argmax(1)] * x[:, 0],
@@ -350,6 +418,7 @@ def test_recurrent_networks_keep_their_own_cell():
         lambda x: functional.layer_norm(x, (5,))[:, 2],
         lambda x: functional.normalize(x)[:, 2],
         lambda x: (x.clamp(-0.5, 0.5) + x).sum(1),
+        lambda x: (2 * x).transpose(0, 1).tanh().sum(0),
     ],
 )
 def test_products_quotients_and_choices_of_the_input_are_not_taken_for_affine(model):
@@ -367,7 +436,7 @@ def test_products_quotients_and_choices_of_the_input_are_not_taken_for_affine(mo
         lambda x: (x - x.mean(0)).tanh().sum(1),
         lambda x: x.flip(0).tanh().sum(1),
         lambda x: (x.T @ torch.ones(len(x), dtype=x.dtype)).tanh().sum().expand(len(x)) + x.tanh().sum(1),
-        lambda x: torch.func.vmap(lambda row: (row * 2).tanh().sum())(x),
+        torch.func.vmap(lambda row: (row * 2).tanh().sum()),
         lambda x: x.tanh().sum(1) * (x * 2).tanh().sum().item(),
         lambda x: torch.utils.checkpoint.checkpoint(lambda a: (a * 2).tanh().sum(1), x, use_reentrant=False),
     ],
@@ -385,8 +454,14 @@ def test_values_that_are_read_and_rows_that_mix_are_refused_or_right(model):
 
 
 @pytest.mark.parametrize(
-    "model", [lambda x: (x if x.mean() > 0 else 2 * x).tanh().sum(1), lambda x: (x * x.sum().item()).tanh().sum(1), lambda x: (x - x.mean(0)).tanh().sum(1), lambda x: x.flip(0).tanh().sum(1), lambda x: (2 * x).transpose(0, 1).tanh().sum(0)],
-)  # fmt: skip
+    "model",
+    [
+        lambda x: (x if x.mean() > 0 else 2 * x).tanh().sum(1),
+        lambda x: (x * x.sum().item()).tanh().sum(1),
+        lambda x: (x - x.mean(0)).tanh().sum(1),
+        lambda x: x.flip(0).tanh().sum(1),
+    ],
+)
 def test_what_a_branch_or_another_row_decides_is_never_split(model):
     assert split(lambda leaves, _: model(leaves[0].clone()), *ends(5)) is None
 
@@ -397,7 +472,14 @@ def test_integers_no_rows_and_models_that_fail_are_not_split():
 
     start, end = ends(5)
     assert split(broken, start, end) is None
-    assert split(lambda leaves, _: leaves[0].clone().float().sum(1), (torch.ones(2, 3, dtype=torch.int64),), (torch.ones(2, 3, dtype=torch.int64),)) is None
+    assert (
+        split(
+            lambda leaves, _: leaves[0].clone().float().sum(1),
+            (torch.ones(2, 3, dtype=torch.int64),),
+            (torch.ones(2, 3, dtype=torch.int64),),
+        )
+        is None
+    )
     assert split(lambda leaves, _: leaves[0].clone().sum(1), (start[0][:0],), (end[0][:0],)) is None
     assert split(lambda leaves, _: torch.zeros(len(leaves[0])), start, end) is None
 
@@ -428,7 +510,12 @@ def test_scripted_parts_are_right_or_refused():
         return torch.tanh(x)
 
     # A scripted function takes its argument unseen: what is made of it must not count as constant.
-    for unseen in (lambda x: bend(x), lambda x: x * bend(x), lambda x: torch.sigmoid(x + bend(x)), lambda x: torch.sigmoid(x) * bend(x)):
+    for unseen in (
+        bend,
+        lambda x: x * bend(x),
+        lambda x: torch.sigmoid(x + bend(x)),
+        lambda x: torch.sigmoid(x) * bend(x),
+    ):
         assert_none_or_right(of(unseen), start, end)
 
 
@@ -445,7 +532,11 @@ class Bent(torch.autograd.Function):
 
 def test_custom_functions_are_right_or_refused():
     w = normal(5, 4)
-    for model in (lambda x: Bent.apply(x @ w), lambda x: (x @ w) * Bent.apply(x @ w), lambda x: Bent.apply(x @ w).relu()):
+    for model in (
+        lambda x: Bent.apply(x @ w),
+        lambda x: (x @ w) * Bent.apply(x @ w),
+        lambda x: Bent.apply(x @ w).relu(),
+    ):
         assert_none_or_right(of(model), *ends(5))
 
 
@@ -458,14 +549,71 @@ def test_a_part_without_gradients_is_right_or_refused():
     assert_none_or_right(of(gated), *ends(5))
 
 
+def overwritten_through_a_view(x):
+    x = 2 * x
+    functional.relu_(x.view(-1))
+    return x
+
+
+def overwritten_through_what_was_detached(x):
+    x = 2 * x
+    x.detach().relu_()
+    return x
+
+
+def without_gradients(x):
+    with torch.no_grad():
+        gate = torch.sigmoid(x)
+    return x * gate
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (overwritten_through_a_view, "memory was overwritten through another"),
+        (overwritten_through_what_was_detached, "overwrites a tensor that cannot be followed"),
+        (without_gradients, "gradients are switched off"),
+        (lambda x: x * x.sum().item(), "reads a value"),
+        (lambda x: torch.sigmoid(x.numpy(force=True)), "reads a value"),
+        (lambda x: torch.zeros(len(x)).copy_(x[:, 0]), "overwrites a tensor that cannot be followed"),
+        (lambda x: (x > 0).requires_grad_(False) * x.requires_grad_(), "returns what it was given"),
+        (lambda x: torch.ones(len(x)), "does not depend on the input"),
+    ],
+)
+def test_the_recording_itself_refuses_before_any_number_is_compared(model, words):
+    with pytest.raises(Unfit, match=words):
+        Recording().run(lambda leaves, _: model(leaves[0].clone()), (normal(2, 5),), np.zeros(2, dtype=int))
+
+
+def test_a_refusal_that_the_model_catches_still_counts():
+    def model(leaves, index):
+        x = leaves[0].clone()
+        try:
+            size = x.sum().item()
+        except Unfit:
+            size = 1.0
+        return torch.tanh(x * size).sum(1)
+
+    with pytest.raises(Unfit, match="after an error"):
+        Recording().run(model, (normal(2, 5),), np.zeros(2, dtype=int))
+
+
+def test_a_model_that_answers_otherwise_each_time_is_not_split():
+    calls = []
+
+    def function(leaves, index):
+        calls.append(1)
+        return torch.tanh(leaves[0].clone()).sum(1) + len(calls)
+
+    assert split(function, *ends(5)) is None
+
+
 @pytest.mark.parametrize("alias", ["view", "detached", "diagonal"])
 def test_memory_that_is_overwritten_through_another_tensor_is_right_or_refused(alias):
     def function(leaves, index):
         x = 2 * leaves[0].clone()
-        if alias == "view":
-            other = x.view(-1, 4)
-        else:
-            other = x.detach() if alias == "detached" else x.diagonal(dim1=1, dim2=2)
+        views = {"view": torch.Tensor.ravel, "detached": torch.detach, "diagonal": torch.diagonal}
+        other = views[alias](x)
         functional.relu_(other)
         return (x * x.tanh()).sum((1, 2))
 

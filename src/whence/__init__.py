@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from whence.errors import WhenceError as WhenceError
     from whence.errors import WorkFailed as WorkFailed
     from whence.explainer import explain as explain
+    from whence.expected_gradients import ExpectedGradients as ExpectedGradients
     from whence.gradient_methods import InputXGradient as InputXGradient
     from whence.gradient_methods import Saliency as Saliency
     from whence.gradient_methods import Sensitivity as Sensitivity
     from whence.path_methods import BlurIntegratedGradients as BlurIntegratedGradients
-    from whence.path_methods import ExpectedGradients as ExpectedGradients
     from whence.path_methods import GuidedIntegratedGradients as GuidedIntegratedGradients
     from whence.path_methods import IntegratedGradients as IntegratedGradients
     from whence.preprocess import Preprocess as Preprocess
@@ -48,9 +48,10 @@ _HOMES = {
     "data_set": ("MeanAttribution", "mean_attribution"),
     "errors": ("BadInput", "Refused", "UnsupportedByBackend", "WhenceError", "WorkFailed"),
     "explainer": ("explain",),
+    "expected_gradients": ("ExpectedGradients",),
     "gradient_methods": ("InputXGradient", "Saliency", "Sensitivity"),
     "path_methods": (
-        "BlurIntegratedGradients", "ExpectedGradients", "GuidedIntegratedGradients", "IntegratedGradients",
+        "BlurIntegratedGradients", "GuidedIntegratedGradients", "IntegratedGradients",
     ),
     "sampler_methods": ("SmoothGrad", "SmoothGradSquared", "VarGrad"),
     "preprocess": ("Preprocess",),

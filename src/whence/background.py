@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from jaxtyping import Int
 
 from whence.backends import Array, Leaves
 from whence.errors import BadInput
@@ -22,6 +24,7 @@ class Uniform:
     draws: int = 10
     low: float | None = None
     high: float | None = None
+    is_random: ClassVar[bool] = True
 
     def start(self, problem: Problem, draw: int) -> Leaves:
         generator = problem.random("baseline", draw)
@@ -41,6 +44,7 @@ class Gaussian:
 
     draws: int = 10
     noise: float = 0.5
+    is_random: ClassVar[bool] = True
 
     def start(self, problem: Problem, draw: int) -> Leaves:
         generator = problem.random("baseline", draw)
@@ -59,26 +63,43 @@ class DataSet:
     rows: Any
     samples: int | None = None
 
+    def __post_init__(self) -> None:
+        """Check what can be checked without the inputs."""
+        counts = {_length(part) for part in _parts(self.rows)}
+        if not counts or 0 in counts:
+            raise BadInput("baseline dataset: it has no row; give at least one")
+        if len(counts) > 1:
+            raise BadInput(
+                f"baseline dataset: its arrays have {sorted(counts)} rows; row k of each belongs to the same example"
+            )
+
     def __repr__(self) -> str:
         return f"dataset({short(self.rows)}{'' if self.samples is None else f', samples={self.samples}'})"
 
     @property
     def draws(self) -> int:
         """How many rows are averaged over."""
-        count = len(_first(self.rows))
-        return count if self.samples is None else min(self.samples, count)
+        return self.count if self.samples is None else min(self.samples, self.count)
+
+    @property
+    def count(self) -> int:
+        """How many rows there are."""
+        return _length(_parts(self.rows)[0])
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the rows are drawn from more: an average over all of them leaves nothing to chance."""
+        return self.draws < self.count
 
     def start(self, problem: Problem, draw: int) -> Leaves:
-        rows = self.leaves(problem)
-        order = self.order(problem, self.draws)
-        return tuple(
-            leaf * 0 + problem.ops.take(row, order[draw : draw + 1])
-            for row, leaf in zip(rows, problem.inputs, strict=True)
-        )
+        rows = self.leaves(problem, self.order(problem, self.draws)[draw : draw + 1])
+        return tuple(leaf * 0 + row for row, leaf in zip(rows, problem.inputs, strict=True))
 
-    def leaves(self, problem: Problem) -> Leaves:
-        """Return the rows as native arrays, one per input, checked against the inputs' shapes."""
-        rows = as_leaves(self.rows, problem)
+    def leaves(self, problem: Problem, numbers: Int[np.ndarray, "some"]) -> Leaves:
+        """Return some rows as native arrays, one per input, checked against the inputs' shapes."""
+        # Only what is used is made native: a data set may be large.
+        given = problem.run.structure.parts(self.rows)
+        rows = as_leaves(tuple(_taken(part, numbers) for part in given), problem)
         for row, leaf in zip(rows, problem.inputs, strict=True):
             if row.shape[1:] != leaf.shape[1:]:
                 raise BadInput(
@@ -89,7 +110,7 @@ class DataSet:
 
     def order(self, problem: Problem, count: int) -> np.ndarray:
         """Return `count` row numbers: shuffled, and each used once before any is used again."""
-        total = len(_first(self.rows))
+        total = self.count
         if self.samples is None and count == total:
             return np.arange(total)
         rounds = range(-(-count // total))
@@ -108,9 +129,26 @@ def limits(problem: Problem, leaf: Array, low: float | None, high: float | None)
     return least, problem.ops.like(values.max(1).reshape(shape), leaf) if high is None else high
 
 
-def _first(rows: Any) -> Any:
-    parts = list(rows.values()) if isinstance(rows, dict) else rows if isinstance(rows, tuple) else (rows,)
-    return next(part for part in parts if part is not None)
+def _parts(rows: Any) -> list[Any]:
+    parts = (
+        rows.values() if isinstance(rows, Mapping) else rows if isinstance(rows, tuple) else (rows,)
+    )
+    return [part for part in parts if part is not None]
+
+
+def _length(part: Any) -> int:
+    try:
+        return len(part)
+    except TypeError:
+        raise BadInput(
+            f"baseline dataset: {short(part)} has no rows; give an array [rows, ...] for each input"
+        ) from None
+
+
+def _taken(part: Any, numbers: Int[np.ndarray, "some"]) -> Any:
+    if isinstance(part, list):
+        return [part[number] for number in numbers]
+    return (part.to_numpy() if hasattr(part, "to_numpy") else part)[numbers]
 
 
 def as_leaves(given: Any, problem: Problem) -> Leaves:
@@ -121,3 +159,22 @@ def as_leaves(given: Any, problem: Problem) -> Leaves:
             f"the baseline has {len(present)} arrays and the inputs {len(problem.inputs)}; give one for each"
         )
     return tuple(problem.native(part, leaf) for part, leaf in zip(present, problem.inputs, strict=True))
+
+
+def beside_inputs(array: Array, leaf: Array, problem: Problem, name: str) -> Array:
+    """Return a user's array so that it broadcasts against an input [n, ...] of the problem.
+
+    It is shaped like one example, or has one row for each of the user's examples; sides of length 1 are stretched.
+    A sampler repeats examples: each copy keeps its own example's row.
+
+    Raises:
+        BadInput: it has another shape; `name` is what the user called it.
+    """
+    shape, wanted = tuple(array.shape), (problem.run.batch, *leaf.shape[1:])
+    sides = zip(shape[::-1], wanted[::-1], strict=False)
+    if len(shape) > len(wanted) or any(own not in (1, full) for own, full in sides):
+        raise BadInput(
+            f"{name} has shape {shape}, which does not fit the input {wanted}; give the input's, or one example's"
+        )
+    each_its_own = len(shape) == len(wanted) and shape[0] == problem.run.batch
+    return problem.ops.take(array, problem.rows) if each_its_own else array

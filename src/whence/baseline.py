@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from whence.backends import Array, Leaves
-from whence.background import DataSet, Gaussian, Uniform, as_leaves, limits
+from whence.background import DataSet, Gaussian, Uniform, as_leaves, beside_inputs, limits
+from whence.counts import whole
 from whence.errors import BadInput, Refused
 from whence.naming import short
 
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
 
 class Baseline(Protocol):
-    """`draws` is how many starting points are averaged; `start` gives the j-th, shaped like the inputs."""
+    """`draws` is how many starting points are averaged; `start` gives the j-th, shaped like the inputs.
+
+    A random one says so with `is_random`: then the spread of its draws is a sampling error.
+    """
 
     @property
     def draws(self) -> int: ...
@@ -69,9 +73,8 @@ class Given:
         return short(self.arrays)
 
     def start(self, problem: Problem, draw: int) -> Leaves:
-        given = as_leaves(self.arrays, problem)
-        pairs = zip(given, problem.inputs, strict=True)
-        return tuple(_fitted(array, leaf, problem) for array, leaf in pairs)
+        pairs = zip(as_leaves(self.arrays, problem), problem.inputs, strict=True)
+        return tuple(leaf * 0 + beside_inputs(array, leaf, problem, "the baseline") for array, leaf in pairs)
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,10 @@ class Mean:
     draws: int = 1
 
     def start(self, problem: Problem, draw: int) -> Leaves:
+        inputs = problem.at_inputs()
+
         def flat(leaf: Array) -> Array:
-            axes = problem.spatial_axes(leaf) if leaf.ndim >= 3 else tuple(range(1, leaf.ndim))
+            axes = inputs.spatial_axes(leaf) if leaf.ndim >= 3 else tuple(range(1, leaf.ndim))
             values = problem.ops.numpy(leaf).astype(np.float64).mean(axes, keepdims=True)
             return leaf * 0 + problem.ops.like(values, leaf)
 
@@ -167,17 +172,17 @@ def blur(sigma: float = 10.0) -> Blurred:
 
 def uniform(samples: int = 10, low: float | None = None, high: float | None = None) -> Uniform:
     """The mean over `samples` pictures of uniform noise."""
-    return Uniform(_at_least_one("uniform", samples), low, high)
+    return Uniform(whole(samples, "baseline uniform: samples"), low, high)
 
 
 def gaussian(samples: int = 10, noise: float = 0.5) -> Gaussian:
     """The mean over `samples` copies of the input with Gaussian noise, relative to each example's range."""
-    return Gaussian(_at_least_one("gaussian", samples), noise)
+    return Gaussian(whole(samples, "baseline gaussian: samples"), noise)
 
 
 def dataset(rows: Any, samples: int | None = None) -> DataSet:
     """The mean over rows of a data set, structured and shaped like the inputs (all of them, or `samples`)."""
-    return DataSet(rows, samples if samples is None else _at_least_one("dataset", samples))
+    return DataSet(rows, samples if samples is None else whole(samples, "baseline dataset: samples"))
 
 
 def opposite(low: float | None = None, high: float | None = None) -> Opposite:
@@ -189,13 +194,20 @@ def boundary(other: int | None = None, iterations: int = 50) -> Any:
     """The nearest point where the top class ties with another: explanations of "why this side of the boundary"."""
     from whence.boundary import Boundary
 
-    return Boundary(other, _at_least_one("boundary", iterations))
+    return Boundary(other, whole(iterations, "baseline boundary: iterations"))
 
 
 NAMES = {
     "zero": constant, "black": black, "white": white, "mean": mean, "blur": blur, "uniform": uniform,
     "gaussian": gaussian, "opposite": opposite, "boundary": boundary,
 }  # fmt: skip
+
+
+def strata(baseline: Any) -> list[tuple[int, bool]]:
+    """Return how many draws each part of a baseline has, in order, and whether they are random."""
+    if isinstance(baseline, Several):
+        return [each for part in baseline.parts for each in strata(part)]
+    return [(baseline.draws, bool(getattr(baseline, "is_random", False)))]
 
 
 def resolve(spec: Any, pictures: bool) -> Any:
@@ -220,29 +232,7 @@ def resolve(spec: Any, pictures: bool) -> Any:
             raise BadInput(unknown("baseline", spec, NAMES))
         return NAMES[spec]()
     if isinstance(spec, list):
+        if not spec:
+            raise BadInput("baseline is an empty list; give at least one")
         return Several(tuple(resolve(part, pictures) for part in spec))
     return spec if hasattr(spec, "start") else Given(spec)
-
-
-def _at_least_one(name: str, count: int) -> int:
-    if count < 1:
-        raise BadInput(f"baseline {name}: {count} is not a count; it is at least 1")
-    return int(count)
-
-
-def _fitted(array: Array, leaf: Array, problem: Problem) -> Array:
-    shape = tuple(array.shape)
-    if shape == tuple(leaf.shape):
-        return array
-    if shape == tuple(leaf.shape[1:]):
-        return leaf * 0 + array
-    if len(shape) == leaf.ndim and shape[0] == problem.run.batch and shape[1:] == tuple(leaf.shape[1:]):
-        # A sampler repeats rows: each copy keeps its own example's baseline.
-        return problem.ops.take(array, problem.rows)
-    if len(shape) <= leaf.ndim and all(
-        a in (1, b) for a, b in zip(shape[::-1], leaf.shape[::-1], strict=False)
-    ):
-        return leaf * 0 + array
-    raise BadInput(
-        f"the baseline has shape {shape} and the input {tuple(leaf.shape)}; give the input's, or one example's"
-    )

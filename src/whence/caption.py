@@ -10,7 +10,7 @@ from jaxtyping import Num
 
 from whence import view
 from whence.attribution import Attribution, first_array, to_numpy
-from whence.registry import methods
+from whence.registry import Method, methods
 
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 NOT_PROMISED = "not promised by this method"
@@ -108,7 +108,24 @@ def target_text(result: Attribution, row: int, labels: Sequence[str] | None = No
         if whole and (described == str(target) or described.startswith("logit of"))
         else described
     )
-    return f"{name} ({text})" if name and str(name) != text else text
+    return f"{name} ({text})" if name and str(name) not in (text, str(target)) else text
+
+
+def baseline_text(method: Method) -> str:
+    """Return in words what a method compares a picture with."""
+    baseline: Any = getattr(method, "baseline", None)
+    if baseline is None:
+        return "the blurred picture" if hasattr(method, "sigma") else "a black picture"
+    if isinstance(baseline, (int, float)):
+        return f"the constant {number(baseline)}"
+    if isinstance(baseline, (list, tuple)):
+        return f"{len(baseline)} baselines, averaged"
+    if hasattr(baseline, "shape"):
+        return "the picture given" if baseline.shape[0] == 1 else "the mean over the pictures given"
+    name = baseline if isinstance(baseline, str) else getattr(baseline, "name", None) or type(baseline).__name__
+    known = {"black": "a black picture", "white": "a white picture", "mean": "its own mean colour"}
+    known |= {"blurred": "the blurred picture", "uniform": "uniform noise", "boundary": "the nearest other class"}
+    return known.get(name.lower(), "what counts as absent")
 
 
 def several_text(result: Attribution) -> str | None:

@@ -32,11 +32,12 @@ _remembered: weakref.WeakKeyDictionary[Any, dict[Hashable, Chunks]] = weakref.We
 class Search:
     """The best size for one kind of work, found uphill by doubling and halving while the rows are worked off.
 
-    `fastest` maps a size to the seconds per row of its best trial, `trials` to how many there were; `ceiling` is the
-    most rows that fit into memory, `chunks` how many were worked off without a trial.
+    `start` is the size tried first; `fastest` maps a size to the seconds per row of its best trial, `trials` to how many
+    there were; `ceiling` is the most rows that fit into memory, `chunks` how many were worked off without a trial.
     """
 
     ceiling: int = LARGEST
+    start: int = START
     fastest: dict[int, float] = field(default_factory=dict[int, float])
     trials: Counter[int] = field(default_factory=Counter[int])
     chunks: int = 0
@@ -47,7 +48,17 @@ class Search:
         # A list, made in one step: another thread may learn something about the same model meanwhile.
         known = {size: seconds for size, seconds in list(self.fastest.items()) if size <= self.ceiling}
         least = min(known.values(), default=0.0) * WORTH
-        return min((size for size, each in known.items() if each <= least), default=min(START, self.ceiling))
+        return min((size for size, each in known.items() if each <= least), default=min(self.start, self.ceiling))
+
+    @property
+    def judged(self) -> bool:
+        """Whether the best size has had all its trials."""
+        return self.trials[self.best] >= TRIALS
+
+    @property
+    def pace(self) -> float:
+        """The seconds per row of the best size."""
+        return self.fastest.get(self.best, float("inf"))
 
     def next(self, left: int) -> tuple[int, int | None]:
         """Return how many of the rows that are left to take, and the size that this tries, if any."""
@@ -75,9 +86,18 @@ class Search:
 
 @dataclass
 class Chunks:
-    """The searches for one model and shape, one for each kind of work; `fixed` is a user's own size instead."""
+    """The searches for one model and shape, one for each kind of work; `fixed` is a user's own size instead.
+
+    `steady` remembers that the model was seen to answer the same question twice alike. With `layouts`, pictures are
+    also tried with their channels last in memory; `channels_last` says how the chunk at work is to be laid out, None
+    that it does not matter. `splits` is the memory of `whence.fusion`.
+    """
 
     fixed: int | None = None
+    layouts: bool = False
+    steady: bool = False
+    splits: dict[Any, Any] = field(default_factory=dict[Any, Any])
+    channels_last: bool | None = None
     searches: dict[Any, Search] = field(default_factory=dict[Any, Search])
 
     def run(self, backend: Backend, total: int, work: Callable[[int, int], Any]) -> None:
@@ -88,10 +108,10 @@ class Chunks:
         Raises:
             WorkFailed: a single row does not fit into memory.
         """
-        search = self.searches.setdefault(getattr(work, "__code__", None), Search())
         clock = getattr(backend, "clock", time.perf_counter)
         start = 0
         while start < total:
+            search = self._search(getattr(work, "__code__", None))
             rows, tried = search.next(total - start) if self.fixed is None else (self.fixed, None)
             stop = min(start + min(rows, search.ceiling), total)
             began = clock()
@@ -111,13 +131,24 @@ class Chunks:
                 search.learn(tried, (clock() - began) / (stop - start))
             start = stop
 
+    def _search(self, kind: Any) -> Search:
+        """Return the search of the layout to use next: the one not judged yet, or else the faster."""
+        plain = self.searches.setdefault((kind, False), Search())
+        if not self.layouts:
+            return plain
+        last = self.searches.setdefault((kind, True), Search(ceiling=plain.ceiling))
+        if plain.judged and not last.fastest:
+            last.start = plain.best
+        self.channels_last = plain.judged and (not last.judged or last.pace * WORTH < plain.pace)
+        return last if self.channels_last else plain
 
-def chunks_for(model: Any, key: Hashable, fixed: int | None) -> Chunks:
+
+def chunks_for(model: Any, key: Hashable, fixed: int | None, layouts: bool = False) -> Chunks:
     """Return the searches for a model and shape, remembered as long as the model lives."""
     if fixed is not None:
         return Chunks(fixed=fixed)
     try:
-        return _remembered.setdefault(model, {}).setdefault(key, Chunks())
+        return _remembered.setdefault(model, {}).setdefault(key, Chunks(layouts=layouts))
     except TypeError:
         # What cannot be weakly referenced (a built-in function) is searched anew each time.
-        return Chunks()
+        return Chunks(layouts=layouts)

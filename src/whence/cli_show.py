@@ -16,7 +16,7 @@ from rich.text import Text
 
 from whence import registry
 from whence.attribution import Attribution
-from whence.caption import number, percent, target_text, written
+from whence.caption import baseline_text, number, percent, target_text, written
 from whence.cli_parse import own_options
 from whence.cli_picture import Picture
 from whence.cli_predict import Prediction, class_name
@@ -96,7 +96,7 @@ def _number_rows(result: Attribution, method: registry.Method) -> list[tuple[str
     what = str(result.settings.get("target", "the explained output"))
     rows = [("output", number(output, 4), what)]
     if start is not None:
-        rows.append(("output of the baseline", number(start, 4), _baseline_words(method)))
+        rows.append(("output of the baseline", number(start, 4), baseline_text(method)))
     if start is not None and residual is not None:
         change = float(output - start)
         share = f"{percent(abs(residual / change))} of that difference" if change else ""
@@ -127,16 +127,6 @@ def _number_rows(result: Attribution, method: registry.Method) -> list[tuple[str
     rows.append((what, "—" if cost is None else f"{int(cost):,}", ""))
     rows.append(("seconds", f"{float(result.settings.get('seconds', math.nan)):.2f}", ""))
     return rows
-
-
-def _baseline_words(method: registry.Method) -> str:
-    baseline = getattr(method, "baseline", None)
-    if baseline is None:
-        return "where the path begins" if hasattr(method, "sigma") else "a black picture"
-    name = getattr(baseline, "name", None) or type(baseline).__name__
-    known = {"black": "a black picture", "white": "a white picture", "Mean": "the picture's mean colour"}
-    known |= {"ndarray": "mean over the pictures compared with", "Blurred": "the blurred picture"}
-    return known.get(name, "what counts as absent")
 
 
 def standard_error(result: Attribution) -> float | None:

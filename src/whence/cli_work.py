@@ -15,6 +15,7 @@ import numpy as np
 
 from whence import cli_parse, registry
 from whence.attribution import Attribution, to_numpy
+from whence.caption import baseline_text
 from whence.cli_options import COMMAND
 from whence.cli_picture import Picture, background, baseline
 from whence.cli_predict import Prediction, class_name, predict
@@ -113,7 +114,9 @@ def explained(
             source.model, picture.given, method, target, site(at), preprocess=source.preprocess, seed=accuracy.seed,
             chunk=accuracy.chunk, progress=progress,
         )  # fmt: skip
+    start = None if result.baseline_output is None else baseline_text(method)
     own = {"model": source.name, "input": picture.path.name, "target_name": words, "command": COMMAND.get()}
+    own["baseline"] = start
     settings = {**result.settings, **{key: value for key, value in own.items() if value is not None}}
     every = [*picture.notes, *(note for note in notes if note), *result.notes]
     return replace(result, settings=settings, notes=every)
@@ -125,11 +128,12 @@ def answer_of(source: Source, picture: Picture, accuracy: AccuracyFlags) -> Pred
 
 
 def write_overlay(result: Attribution, picture: Picture, path: Path) -> Path:
-    """Write the map laid over the picture in its original size (or bars, where there is no map to lay)."""
+    """Write the map laid over the original picture, with what it shows (or bars, where there is no map to lay)."""
     from whence import view
+    from whence.strip import captioned_overlay
 
-    single = result.heatmap()[0]
-    drawn = view.png(view.overlay(picture.original, single) if single.ndim == 2 else result.plot())
+    laid = result.heatmap()[0].ndim == 2
+    drawn = view.png(captioned_overlay(result, picture.original) if laid else result.plot())
     with write_atomically(path) as handle:
         handle.write(drawn)
     return path

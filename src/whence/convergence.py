@@ -2,9 +2,9 @@
 
 With T the trapezoid sum of segment s and D_s its last change:
 
-- Gradients that jump (ReLU, max-pool): independent jumps leave the error D_s/√3 in a segment, so the expected L1 error
-  is Σ_i c √(Σ_s D_si²/3) with c = E|Σ_s z_s| / E √(Σ_s z_s²) for normal z: more segments, a steadier estimate. From few
-  jumps it scatters, so it is raised by MARGIN / √(effective number of jumps).
+- Gradients that jump (ReLU, max-pool): independent jumps leave the error D_s/√3 in a segment. With the changes D_g of
+  groups of segments the expected L1 error is Σ_i c √(Σ_g D_gi²/3), c = E|Σ_g z_g| / E √(Σ_g z_g²) for normal z. From
+  few jumps it scatters, so it is raised by MARGIN / √(effective number of jumps).
 - Smooth gradients: D shrinks fourfold with each halving. Then T + D/3 is of fourth order (Richardson 1911), and what D
   deviates from fourfold is how much that sum still changes; its error is a fifteenth of it (a quarter is stated).
 - Whatever the gradients: the error is never below the completeness residual, |ΣA − (f(x) − f(x'))| ≤ ‖A − A*‖₁. A
@@ -20,62 +20,76 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.special import gammaln
 
+from whence.backends import Array, Leaves, Operations
 from whence.segments import FIRST_CELLS, Segments
 from whence.shares import norms, sums
 
 # Chosen on the digits' networks and four photographs, so that at least 95 % of examples are within their tolerance.
-MARGIN = 1.1
+MARGIN = 1.5
 # Smooth, where the changes shrink fourfold up to this relative deviation.
 SMOOTH = 0.2
 # Of the last change of the extrapolated sum, whose error of fourth order is a fifteenth of it: the safe side.
 SMOOTH_ERROR = 0.25
 # Halving a segment leaves this much of the variance of its error, and the prediction is a little careful.
 HALVED, CAREFUL = 0.25, 0.98
+# A round costs more than its gradients: it adds at least this part of those spent so far.
+LEAST = 0.25
 # The resolution of f in each dtype, times a few operations.
 _ROUNDING = {"float64": 2.0**-50, "float32": 2.0**-21, "float16": 2.0**-8, "bfloat16": 2.0**-5}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The relative L1 errors [rows, *classes], which rows are smooth, and each segment's part in the error."""
+    """The shares of some rows, their relative L1 errors, which are smooth, and each segment's part in the error.
 
+    Where it is `incomplete`, the residual is more than the gradients' own jumps explain.
+    """
+
+    values: Leaves
     error: Float[np.ndarray, "rows *classes"]
     smooth: Bool[np.ndarray, "rows *classes"]
+    incomplete: Bool[np.ndarray, "rows *classes"]
     part: Float[np.ndarray, "rows segments"]
 
 
-def judge(
-    state: Segments, rows: Int[np.ndarray, "some"], rise: Float[np.ndarray, "some *classes"]
-) -> Verdict:
+def judge(state: Segments, rows: Int[np.ndarray, "some"], rise: Float[np.ndarray, "some *classes"]) -> Verdict:
     """Estimate the errors of some rows; `rise` is f(x) − f(x')."""
     ops, keep = state.problem.ops, rise.ndim
-    values = state.sums(rows, np.zeros(rise.shape, dtype=bool))
-    changes = state.changes(rows)
-    size = sum(norms(ops, leaf, keep) for leaf in values)
+    values, changes = state.shares(rows)
+    size = np.asarray(sum(norms(ops, leaf, keep) for leaf in values))
     features = sum(int(np.prod(leaf.shape[keep:], dtype=int)) for leaf in values)
-    # In units of the mean share, so that squares neither vanish nor overflow in single precision.
-    unit = np.where(size > 0, size / features, 1.0)
-    jumps, part = 0.0, 0.0
-    for change in changes:
-        scale = unit.reshape(len(rows), 1, *unit.shape[1:], *(1,) * (change.ndim - 1 - keep))
-        squares = (change / ops.like(scale, change)) ** 2
-        root = squares.sum(1) ** 0.5
-        jumps = jumps + norms(ops, root, keep)
-        part = part + sums(ops, squares / (root[:, None] + 1e-30), keep + 1)
-    jumps = np.asarray(jumps) * unit * _expected(state.count) / sqrt(3)
-    jumps = jumps * (1 + MARGIN / np.sqrt(_effective_jumps(state, rows)))
-    whole = np.asarray(sum(norms(ops, change.sum(1), keep) for change in changes))
+    spread = _spread(ops, changes, np.where(size > 0, size / features, 1.0))
+    expected = _expected(changes[0].shape[1]) / sqrt(3)
+    jumps = spread * expected * (1 + MARGIN / np.sqrt(_effective_jumps(state, rows)))
     residual, extrapolated = _residuals(state, rows, rise)
     bend = _deviation(state, rows)
-    smooth = (bend <= SMOOTH) & (extrapolated <= SMOOTH * whole)
-    bend = np.minimum(bend, 1)
-    error = np.where(
-        smooth,
-        np.maximum(whole * bend * SMOOTH_ERROR, extrapolated),
-        np.maximum(jumps, residual),
-    )
-    parts = np.asarray(part)
-    return Verdict(_relative(error, size), smooth, parts.reshape(*parts.shape[:2], -1).sum(2))
+    smooth, error = bend <= SMOOTH, np.maximum(jumps, residual)
+    if smooth.any():
+        whole = np.asarray(sum(norms(ops, change.sum(1), keep) for change in changes))
+        smooth &= extrapolated <= SMOOTH * whole
+        error = np.where(smooth, np.maximum(whole * np.minimum(bend, 1) * SMOOTH_ERROR, extrapolated), error)
+        values = tuple(_extrapolated(ops, *each, smooth) for each in zip(values, changes, strict=True))
+    return Verdict(values, _relative(error, size), smooth, ~smooth & (residual > jumps), state.parts(rows))
+
+
+def _extrapolated(ops: Operations, values: Array, change: Array, smooth: Bool[np.ndarray, "some *classes"]) -> Array:
+    third = smooth.reshape(*smooth.shape, *(1,) * (values.ndim - smooth.ndim)) / 3
+    return values + change.sum(1) * ops.like(third, values)
+
+
+def _spread(
+    ops: Operations, changes: Leaves, unit: Float[np.ndarray, "some *classes"]
+) -> Float[np.ndarray, "some *classes"]:
+    """Return Σ_i √(Σ_g D_gi²) for changes [some, groups, (K), ...].
+
+    It is taken in units of the mean share, so that squares neither vanish nor overflow in single precision.
+    """
+    total = np.zeros(unit.shape)
+    for change in changes:
+        scale = unit.reshape(len(unit), 1, *unit.shape[1:], *(1,) * (change.ndim - 1 - unit.ndim))
+        scaled = change / ops.like(scale, change)
+        total = total + sums(ops, (scaled * scaled).sum(1) ** 0.5, unit.ndim)
+    return total * unit
 
 
 def choose(
@@ -90,9 +104,13 @@ def choose(
     gone = np.cumsum(np.take_along_axis(part, order, 1), axis=1) * (1 - HALVED)
     with np.errstate(invalid="ignore"):
         predicted = error[:, None] * np.sqrt(np.maximum(1 - gone, 0))
-    # Those before the first that reaches the goal, and that one.
-    enough = np.cumsum(predicted <= CAREFUL * rtol, axis=1)
-    wanted = enough - (predicted <= CAREFUL * rtol) == 0
+    # Those before the first that reaches the goal, and that one; enough of them to be worth another round.
+    spent = np.cumsum(np.take_along_axis(cost, order, 1), axis=1)
+    met = (predicted <= CAREFUL * rtol) & (spent >= LEAST * state.evaluations[rows][:, None])
+    wanted = np.cumsum(met, axis=1) - met == 0
+    # Halving divides a segment's promise by eight; one that promises less than that has to wait.
+    promise = np.take_along_axis(part / cost, order, 1)
+    wanted &= promise >= promise[:, :1] * HALVED / 2
     wanted |= verdict.smooth.reshape(len(rows), -1).all(1)[:, None] | ~np.isfinite(error)[:, None]
     spent = np.cumsum(np.take_along_axis(cost, order, 1) * wanted, axis=1) + state.evaluations[rows][:, None]
     chosen = np.zeros(state.cells.shape, dtype=bool)

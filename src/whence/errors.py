@@ -21,5 +21,9 @@ class UnsupportedByBackend(WhenceError, NotImplementedError):
     """The model's framework cannot do what the method needs; the message names methods that work."""
 
 
+class Diverged(WhenceError):
+    """A model took another way than when it was recorded; never seen by users: the plain engine takes over."""
+
+
 class WorkFailed(WhenceError, RuntimeError):
     """The call was right and the work still failed: no memory, no network, a full disk (exit status 1)."""

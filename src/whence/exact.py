@@ -7,14 +7,15 @@ a zero baseline are one piece: one gradient. At the end the pieces must join: wh
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from whence.attribution import Trace
 from whence.backends import Array, Leaves
 from whence.errors import Refused
+from whence.exact_pieces import Found, Gaps, affordable, ordered, trace
 from whence.integrate import Sums
 from whence.path import per_row
 from whence.problem import Problem
@@ -29,47 +30,6 @@ DEFAULT_MAX_PIECES = 100_000
 AGREEMENT, ROUNDINGS = 1e-3, 8
 
 
-@dataclass
-class Gaps:
-    """Parts of the line that no piece covers yet: of which row, and from where to where."""
-
-    row: Int[np.ndarray, "gaps"]
-    left: Float[np.ndarray, "gaps"]
-    right: Float[np.ndarray, "gaps"]
-
-    def __len__(self) -> int:
-        return len(self.row)
-
-    def at(self, index: np.ndarray) -> Gaps:
-        """Return some of the gaps."""
-        return Gaps(self.row[index], self.left[index], self.right[index])
-
-    def joined(self, other: Gaps) -> Gaps:
-        """Return the gaps of both, row by row."""
-        pairs = ((self.row, other.row), (self.left, other.left), (self.right, other.right))
-        both = Gaps(*(np.concatenate(pair) for pair in pairs))
-        return both.at(np.argsort(both.row, kind="stable"))
-
-
-@dataclass
-class Found:
-    """Pieces: their rows, the points that were visited, how far they reach, and what the model says there.
-
-    `weight` is the width that the gradient counts for, and `doubt` the part of it that it was not seen to hold in;
-    `size` is the L1 norm of gradient ⊙ way. The last three have a class axis where every class is explained.
-    """
-
-    row: Int[np.ndarray, "pieces"]
-    middle: Float[np.ndarray, "pieces"]
-    left: Float[np.ndarray, "pieces"]
-    right: Float[np.ndarray, "pieces"]
-    weight: Float[np.ndarray, "pieces"]
-    doubt: Float[np.ndarray, "pieces"]
-    output: Float[np.ndarray, "pieces ..."]
-    slope: Float[np.ndarray, "pieces ..."]
-    size: Float[np.ndarray, "pieces ..."]
-
-
 def integrate(problem: Problem, start: Leaves, max_pieces: int = DEFAULT_MAX_PIECES) -> Shares:
     """Return ∫₀¹ ∇f(x' + αΔ) dα ⊙ Δ to rounding error, for every row.
 
@@ -80,36 +40,25 @@ def integrate(problem: Problem, start: Leaves, max_pieces: int = DEFAULT_MAX_PIE
         Refused: the network is not piecewise linear along the line, or not finite there.
     """
     walk = _Walk(problem, start)
-    evaluations = np.zeros(len(problem.rows), dtype=np.int64)
+    found, evaluations = _all_pieces(walk, max_pieces)
+    if len(problem.rows) > 1 and walk.jumps(found).any():
+        # Perhaps a layer whose batch is not its first axis was misread: one point at a time it cannot be.
+        walk = _Walk(problem, start, alone=True)
+        found, evaluations = _all_pieces(walk, max_pieces)
+    return walk.shares(found, evaluations, max_pieces)
+
+
+def _all_pieces(walk: _Walk, max_pieces: int) -> tuple[Found, Int[np.ndarray, "rows"]]:
+    """Return the pieces of every row, in order, and how many gradients they took."""
+    evaluations = np.zeros(len(walk.problem.rows), dtype=np.int64)
     gaps, found = walk.whole(), list[Found]()
     while len(gaps):
-        chosen, last = _affordable(gaps, evaluations, max_pieces)
+        chosen, last = affordable(gaps, evaluations, max_pieces)
         pieces = walk.visit(gaps.at(chosen), last[chosen])
         found.append(pieces)
         evaluations += np.bincount(pieces.row, minlength=len(evaluations))
         gaps = gaps.at(~chosen).joined(walk.remaining(gaps.at(chosen), pieces, last[chosen]))
-    return walk.shares(_ordered(found, problem), evaluations, max_pieces)
-
-
-def _affordable(
-    gaps: Gaps, evaluations: Int[np.ndarray, "rows"], most: int
-) -> tuple[Bool[np.ndarray, "gaps"], Bool[np.ndarray, "gaps"]]:
-    """Return which gaps to visit now, and which of them for the last time, whatever their pieces leave.
-
-    Each gap may leave two, and in the end each needs one gradient: near the limit only the widest are visited.
-    """
-    count = np.bincount(gaps.row, minlength=len(evaluations))
-    chosen, last = np.ones(len(gaps), dtype=bool), np.zeros(len(gaps), dtype=bool)
-    for row in np.flatnonzero((count > 0) & (evaluations + 3 * count > most)):
-        mine = np.flatnonzero(gaps.row == row)
-        spare = (most - evaluations[row] - count[row]) // 2
-        if spare < 1:
-            last[mine] = True
-            continue
-        widest = np.argsort(gaps.left[mine] - gaps.right[mine], kind="stable")[:spare]
-        chosen[mine] = False
-        chosen[mine[widest]] = True
-    return chosen, last
+    return ordered(found, walk.problem.output.shape[1:]), evaluations
 
 
 @dataclass
@@ -118,6 +67,7 @@ class _Walk:
 
     problem: Problem
     start: Leaves
+    alone: bool = False
     ways: Leaves = field(init=False)
     totals: list[Sums] = field(init=False)
     rounding: float = field(init=False)
@@ -132,6 +82,11 @@ class _Walk:
         kinds = [str(way.dtype).rpartition(".")[2] for way in self.ways]
         self.rounding = max(2.0**-7 if kind == "bfloat16" else float(np.finfo(kind).eps) for kind in kinds)
 
+    @property
+    def coarse(self) -> bool:
+        """Whether rounding is an error worth stating: it is not in float64."""
+        return self.rounding > float(np.finfo(np.float64).eps)
+
     def whole(self) -> Gaps:
         """Return the whole line of every row that has one: an input on its baseline has none."""
         moves = sum(norms(self.problem.ops, self.problem.ops.wide(way), 1) for way in self.ways)
@@ -142,20 +97,15 @@ class _Walk:
         """Evaluate the middle of every gap and add its piece's share; for the `last` time, the whole gap's."""
         problem, ops = self.problem, self.problem.ops
         every = problem.output.shape[1:]
-        ends, doubt = np.zeros((3, len(gaps))), np.zeros(len(gaps))
+        ends, doubts = np.zeros((3, len(gaps))), np.zeros((2, len(gaps)))
         numbers = np.zeros((3, len(gaps), *every))
 
         def work(first: int, stop: int) -> Array:
             here = gaps.at(np.arange(first, stop))
             row, middle = here.row, (here.left + here.right) / 2
-            direction = tuple(ops.take(way, row) for way in self.ways)
-            begin = tuple(ops.take(leaf, row) for leaf in self.start)
-            point = tuple(b + per_row(middle, d, ops) * d for b, d in zip(begin, direction, strict=True))
-            y, gradients, slope, left, right = problem.run.backend.pieces(
-                lambda leaves: problem.evaluate(leaves, row), point, direction
-            )
+            y, gradients, direction, slope, left, right = self._look(row, middle)
             reach = [middle + ops.numpy(each).astype(np.float64) for each in (left, right)]
-            reach = self._snapped(here, reach[0], reach[1])
+            reach, seam = self._snapped(here, reach[0], reach[1])
             beyond = np.where(last[first:stop], here.right - here.left - (reach[1] - reach[0]), 0.0)
             parts = [
                 ops.wide(g) * ops.wide(d[:, None] if every else d)
@@ -164,9 +114,10 @@ class _Walk:
             told = [ops.numpy(ops.wide(each)).astype(np.float64) for each in (y, slope)]
             size = np.asarray(sum(norms(ops, part, 1 + len(every)) for part in parts))
             _require_finite(problem, told[0] + told[1] + size, row, middle)
-            self._require_agreement(parts, told[1], size, row)
+            # A point on a border belongs to no piece, and its gradient to no side.
+            self._require_agreement(parts, told[1], size, row, reach[1] > reach[0])
             writes = self._fold(row, reach[1] - reach[0] + beyond, parts)
-            ends[:, first:stop], doubt[first:stop] = (middle, *reach), beyond
+            ends[:, first:stop], doubts[:, first:stop] = (middle, *reach), (beyond, seam)
             numbers[:, first:stop] = (*told, size)
             for write in writes:
                 write()
@@ -175,16 +126,45 @@ class _Walk:
 
         problem.run.progress.expect(len(gaps))
         problem.run.chunks.run(problem.run.backend, len(gaps), work)
-        return Found(gaps.row, *ends, ends[2] - ends[1] + doubt, doubt, *numbers)
+        middle, left, right = ends
+        weight = right - left + doubts[0]
+        return Found(
+            gaps.row, middle, left, right, weight, doubts[0], doubts[1], numbers[0], numbers[1], numbers[2]
+        )
 
-    def _snapped(self, gaps: Gaps, left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return a piece's ends inside its gap; what would be left of the gap as a mere seam belongs to it."""
-        seam = SEAM * self.rounding
+    def _look(
+        self, row: Int[np.ndarray, "n"], middle: Float[np.ndarray, "n"]
+    ) -> tuple[Array, Leaves, Leaves, Array, Array, Array]:
+        """Return f, its gradients, the way, f's slope along it and the reach of the pieces, at points of the line."""
+        ops = self.problem.ops
+        if self.alone and len(row) > 1:
+            one = [self._look(row[i : i + 1], middle[i : i + 1]) for i in range(len(row))]
+            y, gradients, ways, slope, left, right = zip(*one, strict=True)
+            leaves = [tuple(map(ops.concatenate, zip(*each, strict=True))) for each in (gradients, ways)]
+            joined = [ops.concatenate(each) for each in (y, slope, left, right)]
+            return joined[0], leaves[0], leaves[1], joined[1], joined[2], joined[3]
+        direction = tuple(ops.take(way, row) for way in self.ways)
+        begin = tuple(ops.take(leaf, row) for leaf in self.start)
+        point = tuple(b + per_row(middle, d, ops) * d for b, d in zip(begin, direction, strict=True))
+        y, gradients, slope, left, right = self.problem.run.backend.pieces(
+            lambda leaves: self.problem.evaluate(leaves, row), point, direction
+        )
+        return y, gradients, direction, slope, left, right
+
+    def _snapped(
+        self, gaps: Gaps, left: np.ndarray, right: np.ndarray
+    ) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+        """Return a piece's ends inside its gap, and the seam: what is too narrow to be a gap belongs to the piece."""
+        narrow = SEAM * self.rounding
         left, right = np.maximum(left, gaps.left), np.minimum(right, gaps.right)
-        left = np.where(left - gaps.left <= seam, gaps.left, left)
-        return left, np.where(gaps.right - right <= seam, gaps.right, right)
+        before, after = left - gaps.left, gaps.right - right
+        ends = (
+            np.where(before <= narrow, gaps.left, left),
+            np.where(after <= narrow, gaps.right, right),
+        )
+        return ends, np.where(before <= narrow, before, 0) + np.where(after <= narrow, after, 0)
 
-    def _fold(self, row: np.ndarray, width: np.ndarray, parts: list[Array]) -> list[object]:
+    def _fold(self, row: np.ndarray, width: np.ndarray, parts: list[Array]) -> list[Callable[[], None]]:
         first, last = int(row[0]), int(row[-1])
         weights = np.zeros((last - first + 1, len(row)))
         weights[row - first, np.arange(len(row))] = width
@@ -194,12 +174,13 @@ class _Walk:
         ]
 
     def _require_agreement(
-        self, parts: list[Array], slope: np.ndarray, size: np.ndarray, row: np.ndarray
+        self, parts: list[Array], slope: np.ndarray, size: np.ndarray, row: np.ndarray, inside: np.ndarray
     ) -> None:
         """Check that the gradient is that of the values: a detached branch would make it another function's."""
         total = np.asarray(sum(sums(self.problem.ops, part, slope.ndim) for part in parts))
         most = max(AGREEMENT, ROUNDINGS * self.rounding)
-        wrong = np.argwhere(np.abs(total - slope) > most * np.maximum(size + np.abs(slope), 1e-30))
+        away = np.abs(total - slope) > most * np.maximum(size + np.abs(slope), 1e-30)
+        wrong = np.argwhere(away & inside.reshape(-1, *(1,) * (slope.ndim - 1)))
         if len(wrong):
             where = tuple(wrong[0])
             raise Refused(
@@ -217,11 +198,14 @@ class _Walk:
     def shares(self, found: Found, evaluations: Int[np.ndarray, "rows"], most: int) -> Shares:
         """Return the finished integrals, with the error that the pieces' joints and open gaps tell."""
         problem, every = self.problem, self.problem.output.shape[1:]
-        error = self._jumps(found)
-        np.add.at(error, found.row, found.doubt.reshape(-1, *(1,) * len(every)) * found.size)
+        error = self.jumps(found)
+        doubt = found.doubt + (found.seam if self.coarse else 0.0)
+        np.add.at(error, found.row, doubt.reshape(-1, *(1,) * len(every)) * found.size)
         keep = 1 + len(every)
         total = np.asarray(sum(norms(problem.ops, each.total, keep) for each in self.totals))
         error = np.divide(error, total, out=np.where(error > 0, np.inf, 0.0), where=total > 0)
+        if self.coarse:
+            error = np.maximum(error, np.where(total > 0, SEAM * self.rounding, 0.0))
         limit = max(AGREEMENT, ROUNDINGS * self.rounding)
         open_rows = np.bincount(found.row, found.doubt, minlength=len(error)) > SEAM * self.rounding
         if open_rows.any():
@@ -234,10 +218,10 @@ class _Walk:
             error=error,
             evaluations=evaluations,
             converged=(error <= limit) & ~open_rows.reshape(-1, *(1,) * len(every)),
-            trace=_trace(len(error), found),
+            trace=trace(len(error), found),
         )
 
-    def _jumps(self, found: Found) -> Float[np.ndarray, "rows ..."]:
+    def jumps(self, found: Found) -> Float[np.ndarray, "rows ..."]:
         """Return Σ |jumps of f| from piece to piece and at both ends, less what rounding explains."""
         problem = self.problem
         jumps = np.zeros(problem.output.shape)
@@ -265,29 +249,5 @@ def _require_finite(problem: Problem, numbers: np.ndarray, row: np.ndarray, midd
         first = wrong[0][0]
         raise Refused(
             f"the model's output or gradient is not finite at α = {middle[first]:.6g} on the path of example "
-            f"{problem.rows[row[first]]}; its attribution is undefined: choose another baseline, or mend the model there"
+            f"{problem.rows[row[first]]}; its attribution is undefined: choose another baseline, or mend the model"
         )
-
-
-def _ordered(found: list[Found], problem: Problem) -> Found:
-    """Return all pieces, row by row from the baseline to the input."""
-    every = problem.output.shape[1:]
-    if not found:
-        none = (np.zeros(0) for _ in range(5))
-        return Found(np.zeros(0, dtype=int), *none, *(np.zeros((0, *every)) for _ in range(3)))
-    columns = [np.concatenate(each) for each in zip(*(vars(part).values() for part in found), strict=True)]
-    order = np.lexsort((columns[1], columns[0]))
-    return Found(*(column[order] for column in columns))
-
-
-def _trace(rows: int, found: Found) -> Trace:
-    """Return the pieces as nodes: their middles, with their widths as weights, from the baseline to the input."""
-    counts = np.bincount(found.row, minlength=rows)
-    column = np.arange(len(found.row)) - np.repeat(np.cumsum(counts) - counts, counts)
-
-    def table(values: np.ndarray) -> np.ndarray:
-        full = np.full((rows, max(1, counts.max(initial=0)), *values.shape[1:]), np.nan)
-        full[found.row, column] = values
-        return full
-
-    return Trace(*(table(each) for each in (found.middle, found.weight, found.output, found.slope)))

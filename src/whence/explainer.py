@@ -55,7 +55,8 @@ def explain(
         seed: of every random draw.
         chunk: rows in one forward; None finds the fastest.
         progress: show a bar for long work.
-        **fields: settings of the method, such as baseline= or rtol=.
+        **fields: settings of the method, such as baseline= or rtol=; `of=` is the method that a sampler repeats
+            (`"smoothgrad", of="sensitivity"`).
 
     Returns:
         An Attribution: values shaped like the inputs, with error, residual, evaluations and notes.
@@ -67,7 +68,7 @@ def explain(
     """
     chosen = build(method, fields)
     check_options(on_unknown, chunk, seed)
-    call = Call(model, inputs, target, at, kwargs, output, preprocess, seed, chunk, progress)
+    call = Call(model, inputs, target, at, kwargs, output, preprocess, seed, chunk, progress, fuse)
     with asked(call) as question:
         began = time.perf_counter()
         shares = chosen.attribute(question.problem)
@@ -142,6 +143,7 @@ def _settings(question: Question, method: Method, seconds: float) -> dict[str, A
         "at": None if problem.site is None else repr(problem.site),
         "preprocess": None if run.preprocess is None else repr(run.preprocess),
         "seed": run.seed,
+        **run.record,
         "backend": run.backend.name,
         "seconds": seconds,
         "versions": versions(run.backend.name),

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from whence.backends import Array, Leaves, Operations, Split
+from whence.fusion import fused
 from whence.path import Line, Points, per_row
 from whence.problem import Problem
 
@@ -46,6 +47,10 @@ class Integrand(Protocol):
         """Return what sums [m, (K), ...] mean for the features; `row` [m] is the example of each."""
         ...
 
+    def squares(self, sums: Leaves, row: Rows) -> Float[np.ndarray, "m cells"]:
+        """Return about how large sums [m, cells, (K), ...] are as shares: their squares, summed, each K in its own scale."""
+        ...
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -71,6 +76,9 @@ class Curve:
     def shares(self, sums: Leaves, row: Rows) -> Leaves:
         return sums
 
+    def squares(self, sums: Leaves, row: Rows) -> Float[np.ndarray, "m cells"]:
+        return _squares(self.problem, sums, None, row)
+
 
 @dataclass(frozen=True)
 class Straight:
@@ -90,6 +98,9 @@ class Straight:
 
     def shares(self, sums: Leaves, row: Rows) -> Leaves:
         return _times(self.problem, sums, self.line.steps, row)
+
+    def squares(self, sums: Leaves, row: Rows) -> Float[np.ndarray, "m cells"]:
+        return _squares(self.problem, sums, self.line.steps, row)
 
 
 @dataclass(frozen=True)
@@ -136,12 +147,16 @@ class Fused:
         wide = (ops.wide(leaf).reshape(len(row), *classes, *leaf.shape[1:]) for leaf in pulled)
         return _times(problem, tuple(wide), self.line.steps, row)
 
+    def squares(self, sums: Leaves, row: Rows) -> Float[np.ndarray, "m cells"]:
+        # The leaves' own shares will do: what they are carried back to costs too much to be asked for each cell.
+        return _squares(self.problem, sums, self._ways, row)
+
 
 def integrand(problem: Problem, points: Points, steps: int) -> Integrand:
     """Return the cheapest form of a path's integrand, for about so many steps."""
     if not isinstance(points, Line):
         return Curve(problem, points)
-    split = problem.split(points.start)
+    split = fused(problem, points.start, steps)
     return Straight(problem, points) if split is None else Fused(problem, points, split)
 
 
@@ -165,3 +180,18 @@ def _times(problem: Problem, sums: Leaves, steps: Leaves, row: Rows) -> Leaves:
         total * (step[:, None] if problem.every_class else step)
         for total, step in zip(sums, taken, strict=True)
     )
+
+
+def _squares(
+    problem: Problem, sums: Leaves, ways: Leaves | None, row: Rows
+) -> Float[np.ndarray, "m cells"]:
+    ops, each = problem.ops, int(np.prod(problem.output.shape[1:], dtype=int))
+    found = np.zeros((*sums[0].shape[:2], each))
+    for leaf, total in enumerate(sums):
+        flat = total.reshape(*total.shape[:2], each, -1)
+        if ways is not None:
+            way = ops.wide(ops.take(ways[leaf], row))
+            flat = flat * way.reshape(len(row), 1, 1, -1)
+        found += ops.numpy((flat * flat).sum(-1)).astype(np.float64)
+    whole = found.sum(1, keepdims=True)
+    return (found / np.where(whole > 0, whole, 1)).sum(-1)

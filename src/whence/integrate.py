@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from whence import random_nodes
 from whence.attribution import Trace
 from whence.convergence import choose, judge
+from whence.errors import Diverged
 from whence.integrand import Integrand, integrand
 from whence.path import Points
 from whence.problem import Problem
@@ -47,6 +48,18 @@ def integrate(
     Raises:
         Refused: a gradient is not finite; the message names the node and the example.
     """
+    try:
+        return _integrate(problem, points, accuracy, baseline_output, draw)
+    except Diverged:
+        # The model's way depends on its data: no operation may be taken out of the loop.
+        problem.run.record.pop("fused", None)
+        plain = replace(problem, run=replace(problem.run, fuse=False))
+        return _integrate(plain, points, accuracy, baseline_output, draw)
+
+
+def _integrate(
+    problem: Problem, points: Points, accuracy: Accuracy, baseline_output: np.ndarray, draw: int
+) -> Shares:
     if accuracy.quadrature == "monte_carlo":
         return random_nodes.integrate(
             problem, points, accuracy.steps, accuracy.rtol, accuracy.max_evaluations, draw
@@ -87,7 +100,8 @@ def _to_tolerance(
     state = Segments(problem, kernel, rows, segments)
     active, interrupted = np.arange(len(rows)), False
     verdict = judge(state, active, rise)
-    error, smooth = verdict.error, verdict.smooth
+    values, error = verdict.values, verdict.error
+    smooth, incomplete = verdict.smooth, verdict.incomplete
     try:
         while True:
             done = (verdict.error <= accuracy.rtol).reshape(len(active), -1).all(1)
@@ -100,10 +114,18 @@ def _to_tolerance(
             state.refine(chosen)
             verdict = judge(state, active, rise[active])
             error[active], smooth[active] = verdict.error, verdict.smooth
+            incomplete[active] = verdict.incomplete
+            for leaf, new in zip(values, verdict.values, strict=True):
+                problem.ops.put(leaf, active, new)
     except KeyboardInterrupt:
         interrupted = True
+    if not interrupted and (incomplete & (error > accuracy.rtol)).any():
+        problem.run.note(
+            "the model's output jumps along the path of at least one example (a threshold, a rounding, an argmax): its "
+            "gradients do not see the jump, and the shares do not sum to f(x) − f(x')"
+        )
     return Shares(
-        values=state.sums(np.arange(len(rows)), smooth),
+        values=values,
         error=error,
         evaluations=state.evaluations,
         converged=error <= accuracy.rtol,

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from whence.backends import Array, Leaves, Operations
+from whence.counts import whole
 from whence.errors import BadInput
 
 if TYPE_CHECKING:
@@ -166,31 +167,6 @@ class Stochastic:
 
 
 @dataclass(frozen=True)
-class FromData:
-    """A straight line from another row of a data set at each node: expected gradients (Erion et al. 2021)."""
-
-    rows: Leaves
-    order: np.ndarray
-    draws: int = 1
-
-    def start(self, problem: Problem, baseline: Leaves) -> Leaves:
-        return baseline
-
-    def between(self, problem: Problem, start: Leaves, draw: int) -> Points:
-        ops = problem.ops
-
-        def points(alpha: Nodes, index: np.ndarray, node: np.ndarray) -> tuple[Leaves, Leaves]:
-            inputs = tuple(ops.take(leaf, index) for leaf in problem.point)
-            begin = tuple(ops.take(leaf, self.order[node]) for leaf in self.rows)
-            velocity = tuple(x - b for x, b in zip(inputs, begin, strict=True))
-            return tuple(
-                b + per_row(alpha, v, ops) * v for b, v in zip(begin, velocity, strict=True)
-            ), velocity
-
-        return points
-
-
-@dataclass(frozen=True)
 class Guided:
     """At each step the features with the smallest |gradient| move towards the input first (Kapishnikov et al. 2021).
 
@@ -225,8 +201,10 @@ def blur(sigma: float | None = None) -> Blur:
 
 def stochastic(samples: int = 8, noise: float = 0.1, modes: int = 4) -> Stochastic:
     """`samples` random trajectories around the straight line, `noise` relative to each example's range."""
-    if samples < 2 or modes < 1 or noise < 0:
-        raise BadInput("path stochastic: samples is at least 2, modes at least 1, noise at least 0")
+    whole(samples, "path stochastic: samples", 2)
+    whole(modes, "path stochastic: modes")
+    if not noise >= 0:
+        raise BadInput(f"path stochastic: noise is {noise}; it is relative to the range, at least 0")
     return Stochastic(samples, noise, modes)
 
 

@@ -7,18 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from whence import exact, guided, quadrature, random_nodes, taylor
+from whence import exact, guided, quadrature, taylor
 from whence import path as paths
 from whence.backends import Array, Leaves
-from whence.background import DataSet
-from whence.baseline import resolve
+from whence.background import beside_inputs
+from whence.baseline import resolve, strata
+from whence.counts import whole
 from whence.errors import BadInput, Refused
 from whence.integrate import DEFAULT_MAX_EVALUATIONS, DEFAULT_RTOL, Accuracy, integrate
-from whence.path import FromData, Guided
+from whence.path import Guided, Points
 from whence.problem import Problem
 from whence.registry import Method, register
-from whence.sampler import average
+from whence.sampler import Stratum, average, tightened
 from whence.shares import Shares
+from whence.target import Resolved
 
 
 @register(
@@ -40,7 +42,8 @@ class IntegratedGradients(Method):
         max_evaluations: at most so many gradients for each example and baseline; None is 1,024, and 100,000 pieces
             for exact.
         where: a mask of the features that take the path; the others stay at the input.
-        normalize: map each example to [0, 1] by its own range before anything else.
+        normalize: map each example to [0, 1] by its own range before it is explained; without a target, the class is
+            still the top one of the inputs as given.
     """
 
     baseline: Any = None
@@ -52,46 +55,98 @@ class IntegratedGradients(Method):
     where: Any = None
     normalize: bool = False
 
+    def __post_init__(self) -> None:
+        _check_accuracy(self.quadrature, self.steps, self.rtol, self.max_evaluations)
+
     def attribute(self, problem: Problem) -> Shares:
         problem = _normalized(problem) if self.normalize else problem
-        baseline, path = resolve(self.baseline, problem.run.pictures), paths.resolve(self.path)
+        way = _Way(resolve(self.baseline, problem.run.pictures), paths.resolve(self.path), self.where)
+        _check_path(way.path, self.quadrature, self.baseline)
         name = quadrature.check(self.quadrature, self.steps, self.rtol)
-        least = 2 if name == "monte_carlo" else 1
         most = self.max_evaluations
         if most is None:
             most = exact.DEFAULT_MAX_PIECES if name == "exact" else DEFAULT_MAX_EVALUATIONS
-        if most < least:
-            raise BadInput(f"max_evaluations is {most}; at least {least} are needed here")
         accuracy = Accuracy(name, self.steps, self.rtol, most)
+        shares = way.average(problem, accuracy)
+        return tightened(problem, shares, way.draws, accuracy, way.average) if way.draws > 1 else shares
+
+
+def _check_accuracy(name: str | None, steps: Any, rtol: Any, most: Any) -> None:
+    """Refuse settings that cannot be meant, before anything costly starts."""
+    chosen = quadrature.check(name, steps, rtol)
+    if most is not None:
+        whole(most, "max_evaluations", 2 if chosen == "monte_carlo" else 1)
+    if rtol == DEFAULT_RTOL:
+        return
+    if steps is not None:
+        raise BadInput(
+            f"steps={steps} fixes the number of gradients and rtol={rtol} asks for as many as it takes; give one of them"
+        )
+    if chosen not in ("tolerance", "monte_carlo"):
+        raise BadInput(f"quadrature {chosen} does not go by a tolerance; leave rtol={rtol} or the quadrature out")
+
+
+def _check_path(path: Any, name: str | None, baseline: Any) -> None:
+    if isinstance(path, paths.Blur) and baseline is not None:
+        raise Refused("a blurred path begins at the blurred picture and takes no baseline; leave baseline out")
+    if isinstance(path, Guided) and name not in (None, "tolerance"):
+        raise BadInput(
+            f"a guided path walks step by step and takes no quadrature {name}; leave quadrature or path out"
+        )
+
+
+@dataclass(frozen=True)
+class _Way:
+    """From which baselines, along which path, with which features held at the input."""
+
+    baseline: Any
+    path: Any
+    where: Any
+
+    @property
+    def draws(self) -> int:
+        """How many integrals are averaged."""
+        return self.baseline.draws * self.path.draws
+
+    def average(self, problem: Problem, accuracy: Accuracy) -> Shares:
+        """Return the mean of the integrals from all baselines, along all trajectories."""
 
         def draw(number: int) -> Shares:
-            from_baseline, trajectory = divmod(number, path.draws)
-            absent = _absent(problem, baseline, from_baseline, self.where)
-            start = path.start(problem, problem.project(absent))
+            absent = _absent(problem, self.baseline, number // self.path.draws, self.where)
+            start = _held(problem, self.path.start(problem, problem.project(absent)), self.path, self.where)
             output = problem.value(start)
-            shares = _integral(problem, start, output, path, accuracy, (trajectory, number))
+            shares = self._integral(problem, start, output, accuracy, number)
             return shares.with_residual(problem, output)
 
-        return average(baseline.draws * path.draws, draw)
+        return average(problem.ops, self._strata(), draw)
 
+    def _strata(self) -> list[Stratum]:
+        trajectories = self.path.draws
+        found: list[Stratum] = []
+        for count, is_random in strata(self.baseline):
+            if is_random:
+                found.append(Stratum(count, trajectories, random=True))
+            elif trajectories > 1:
+                found += [Stratum(trajectories, random=True)] * count
+            else:
+                found.append(Stratum(count))
+        return found
 
-def _integral(
-    problem: Problem, start: Leaves, absent: np.ndarray, path: Any, accuracy: Accuracy, draw: tuple[int, int]
-) -> Shares:
-    """Take one integral from one start, where f is `absent`, by whatever quadrature or path is asked for.
-
-    `draw` holds the number of the trajectory and that of the draw.
-    """
-    trajectory, number = draw
-    if accuracy.quadrature in ("taylor", "exact"):
-        if not isinstance(path, paths.Straight):
-            raise Refused(f"quadrature {accuracy.quadrature} goes along the straight line; leave path out")
-        if accuracy.quadrature == "taylor":
-            return taylor.integrate(problem, start)
-        return exact.integrate(problem, start, accuracy.max_evaluations)
-    if isinstance(path, Guided):
-        return guided.integrate(problem, start, path, accuracy)
-    return integrate(problem, path.between(problem, start, trajectory), accuracy, absent, number)
+    def _integral(
+        self, problem: Problem, start: Leaves, absent: np.ndarray, accuracy: Accuracy, number: int
+    ) -> Shares:
+        """Take one integral from one start, where f is `absent`, by whatever quadrature or path is asked for."""
+        path = self.path
+        if accuracy.quadrature in ("taylor", "exact"):
+            if not isinstance(path, paths.Straight):
+                raise Refused(f"quadrature {accuracy.quadrature} goes along the straight line; leave path out")
+            if accuracy.quadrature == "taylor":
+                return taylor.integrate(problem, start)
+            return exact.integrate(problem, start, accuracy.max_evaluations)
+        if isinstance(path, Guided):
+            return guided.integrate(problem, start, path, accuracy)
+        points = path.between(problem, start, number)
+        return integrate(problem, _holding(problem, points, self.where), accuracy, absent, number)
 
 
 def _absent(problem: Problem, baseline: Any, draw: int, where: Any) -> Leaves:
@@ -100,24 +155,57 @@ def _absent(problem: Problem, baseline: Any, draw: int, where: Any) -> Leaves:
     for leaf in start:
         if not problem.ops.is_finite(leaf):
             raise BadInput("the baseline holds NaN or infinity; nothing can be counted from there")
+    return _kept(problem, start, where)
+
+
+def _kept(problem: Problem, start: Leaves, where: Any) -> Leaves:
+    """Return points at the input with the features outside the mask as they are in the inputs."""
     if where is None:
         return start
-    masks = problem.run.structure.parts(where)
-    if len(masks) != len(start):
-        raise BadInput(f"where has {len(masks)} masks for {len(start)} inputs; give one for each")
-    return tuple(_masked(problem, *each) for each in zip(masks, start, problem.inputs, strict=True))
+    masks = zip(_masks(problem, where), start, problem.inputs, strict=True)
+    return tuple(problem.ops.where(mask, point + x * 0, x) for mask, point, x in masks)
 
 
-def _masked(problem: Problem, mask: Any, start: Array, x: Array) -> Array:
-    mask = problem.ops.like(mask, x)
-    if mask.ndim == x.ndim and mask.shape[0] == problem.run.batch and len(problem.rows) != problem.run.batch:
-        mask = problem.ops.take(mask, problem.rows)
-    shape = tuple(x.shape)
-    if mask.ndim > x.ndim or any(
-        own not in (1, full) for own, full in zip(mask.shape[::-1], shape[::-1], strict=False)
-    ):
-        raise BadInput(f"where has shape {tuple(mask.shape)}, which does not fit the input {shape}")
-    return problem.ops.where(mask, start + x * 0, x)
+def _masks(problem: Problem, where: Any) -> Leaves:
+    """Return one mask for each input, [n or 1, ...]."""
+    given = problem.run.structure.parts(where)
+    if len(given) != len(problem.inputs):
+        raise BadInput(f"where has {len(given)} masks for {len(problem.inputs)} inputs; give one for each")
+    ops = problem.ops
+    return tuple(
+        beside_inputs(ops.like(mask, x), x, problem, "where")
+        for mask, x in zip(given, problem.inputs, strict=True)
+    )
+
+
+def _held(problem: Problem, start: Leaves, path: Any, where: Any) -> Leaves:
+    """Return where a path begins, with the masked features at the input also if it leaves the baseline's place."""
+    if where is None or problem.site is not None:
+        if where is not None and isinstance(path, paths.Blur):
+            raise Refused("where names features of the input, and a blurred path at a layer has its own; leave it out")
+        return start
+    return _kept(problem, start, where)
+
+
+def _holding(problem: Problem, points: Points, where: Any) -> Points:
+    """Return a curve on which the masked features stay at the input."""
+    # On a straight line they do already.
+    if where is None or problem.site is not None or isinstance(points, paths.Line):
+        return points
+    ops = problem.ops
+    masks = tuple(x * 0 + mask for mask, x in zip(_masks(problem, where), problem.inputs, strict=True))
+
+    def held(alpha: np.ndarray, index: np.ndarray, node: np.ndarray) -> tuple[Leaves, Leaves]:
+        curve, velocity = points(alpha, index, node)
+        there: list[Array] = []
+        speed: list[Array] = []
+        for mask, x, point, moving in zip(masks, problem.inputs, curve, velocity, strict=True):
+            chosen = ops.take(mask, index)
+            there.append(ops.where(chosen, point, ops.take(x, index)))
+            speed.append(ops.where(chosen, moving, moving * 0))
+        return tuple(there), tuple(speed)
+
+    return held
 
 
 def _normalized(problem: Problem) -> Problem:
@@ -129,62 +217,26 @@ def _normalized(problem: Problem) -> Problem:
         spread = problem.spread(leaf)
         return (leaf - ops.like(least, leaf)) / ops.where(spread > 0, spread, spread + 1)
 
-    return problem.at(tuple(mapped(leaf) for leaf in problem.inputs), np.arange(len(problem.rows)))
+    there = problem.at(tuple(mapped(leaf) for leaf in problem.inputs), np.arange(len(problem.rows)))
+    _note_other_class(problem, there)
+    return there
 
 
-@register(
-    "expected_gradients",
-    "A = E_{x'∼D, α∼U(0,1)} [(x − x') ⊙ ∇f(x' + α(x − x'))]",
-    "Erion, Janizek, Sturmfels, Lundberg, Lee 2021, Nature Machine Intelligence 3",
-    needs=("gradient", "background"),
-)
-@dataclass(frozen=True)
-class ExpectedGradients(Method):
-    """Integrated gradients averaged over baselines drawn from a data set: one random baseline and node per gradient.
-
-    Attributes:
-        baseline: rows of a data set, whence.baseline.dataset(rows) or an array of rows.
-        samples: how many pairs of baseline and node; the standard error says what they are worth.
-    """
-
-    baseline: Any = None
-    samples: int = 200
-
-    def attribute(self, problem: Problem) -> Shares:
-        if self.baseline is None:
-            raise Refused("expected_gradients needs a background: baseline=whence.baseline.dataset(rows)")
-        if self.samples < 2:
-            raise BadInput(
-                f"expected_gradients: samples is {self.samples}; a standard error needs at least 2"
+def _note_other_class(problem: Problem, there: Problem) -> None:
+    """Say so where the class that was chosen from the inputs as given is not the top one of the mapped ones."""
+    target = problem.run.target
+    classes = None if target is None else target.recorded
+    if not isinstance(classes, np.ndarray):
+        return
+    every = Resolved(lambda y, rows: y, "all", "every class", every_class=True)
+    raw, mapped = (each.at_inputs(every).value(each.inputs) for each in (problem, there))
+    if raw.ndim == 2 and (raw.argmax(1) == classes[problem.rows]).all():
+        changed = problem.rows[raw.argmax(1) != mapped.argmax(1)]
+        if len(changed):
+            problem.run.note(
+                "normalize: the explained class is the top class of the inputs as given; of the normalised ones another "
+                f"is, in example {changed[0]}"
             )
-        data = self.baseline if hasattr(self.baseline, "start") else DataSet(self.baseline)
-        inputs = _drawn(problem, data, self.samples)
-        count = len(inputs[0])
-        background = _project_rows(problem, inputs)
-        order = np.arange(self.samples) % count
-        points = FromData(background, order).between(problem, background, 0)
-        shares = random_nodes.integrate(problem, points, self.samples, DEFAULT_RTOL, self.samples, 0)
-        used = np.unique(order)
-        rows, chosen = np.repeat(np.arange(len(problem.rows)), len(used)), np.tile(used, len(problem.rows))
-        outputs = problem.value(tuple(problem.ops.take(leaf, chosen) for leaf in background), rows)
-        outputs = outputs.reshape(len(problem.rows), len(used), *outputs.shape[1:])
-        return shares.with_residual(problem, outputs.mean(1))
-
-
-def _drawn(problem: Problem, data: Any, samples: int) -> Leaves:
-    """Return the baseline rows that are used, in the order of use: [rows, ...] per leaf."""
-    if isinstance(data, DataSet):
-        order = data.order(problem, min(samples, data.draws))
-        return tuple(problem.ops.take(leaf, order) for leaf in data.leaves(problem))
-    first = problem.at(tuple(leaf[:1] for leaf in problem.inputs), np.arange(1))
-    draws = [data.start(first, j) for j in range(min(samples, data.draws))]
-    return tuple(problem.ops.concatenate(each) for each in zip(*draws, strict=True))
-
-
-def _project_rows(problem: Problem, rows: Leaves) -> Leaves:
-    """Return background rows at the site; they borrow the first example's keyword arguments."""
-    count = rows[0].shape[0]
-    return problem.at(rows, np.zeros(count, dtype=int)).project(rows)
 
 
 @register(
@@ -208,10 +260,12 @@ class BlurIntegratedGradients(Method):
     quadrature: str | None = None
     max_evaluations: int | None = None
 
+    def __post_init__(self) -> None:
+        _check_accuracy(self.quadrature, self.steps, self.rtol, self.max_evaluations)
+
     def attribute(self, problem: Problem) -> Shares:
-        # The path begins at the blurred picture, whatever the baseline; the input stands in for it unread.
         return IntegratedGradients(
-            baseline=0.0, path=paths.blur(self.sigma), rtol=self.rtol, steps=self.steps, quadrature=self.quadrature,
+            path=paths.blur(self.sigma), rtol=self.rtol, steps=self.steps, quadrature=self.quadrature,
             max_evaluations=self.max_evaluations,
         ).attribute(problem)  # fmt: skip
 
@@ -227,22 +281,36 @@ class GuidedIntegratedGradients(Method):
 
     Attributes:
         baseline: as for IntegratedGradients.
-        steps: how many gradients, one after the other; None doubles them until two walks agree to `rtol`.
-        rtol: the relative L1 change between two walks that is accepted, with steps=None.
+        steps: how many gradients, one after the other; None is 200, unless a tolerance is given.
+        rtol: the relative L1 change between two walks, each of twice the steps of the one before, that is accepted.
         fraction: how many of the features move at once.
         deviation: how far a feature may stray from its place on the straight line, relative to its way.
-        max_evaluations: at most so many gradients in all walks, with steps=None.
+        max_evaluations: at most so many gradients in all walks, with rtol; None is 1,024.
     """
 
     baseline: Any = None
-    steps: int | None = guided.DEFAULT_STEPS
-    rtol: float = DEFAULT_RTOL
+    steps: int | None = None
+    rtol: float | None = None
     fraction: float = 0.25
     deviation: float = 0.02
     max_evaluations: int | None = None
 
+    def __post_init__(self) -> None:
+        self._integrated()
+
     def attribute(self, problem: Problem) -> Shares:
+        return self._integrated().attribute(problem)
+
+    def _integrated(self) -> IntegratedGradients:
+        if self.steps is not None and self.rtol is not None:
+            raise BadInput(
+                f"steps={self.steps} fixes the number of gradients and rtol={self.rtol} asks for as many as it takes; "
+                "give one of them"
+            )
         return IntegratedGradients(
-            baseline=self.baseline, path=paths.guided(self.fraction, self.deviation), rtol=self.rtol, steps=self.steps,
+            baseline=self.baseline,
+            path=paths.guided(self.fraction, self.deviation),
+            rtol=DEFAULT_RTOL if self.rtol is None else self.rtol,
+            steps=guided.DEFAULT_STEPS if self.steps is None and self.rtol is None else self.steps,
             max_evaluations=self.max_evaluations,
-        ).attribute(problem)  # fmt: skip
+        )

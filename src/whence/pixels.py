@@ -21,26 +21,33 @@ def read(pictures: Any) -> Any:
     Raises:
         BadInput: not pictures, pictures of several sizes, or floats outside [0, 1].
     """
-    if isinstance(pictures, (list, tuple)) or _is_pil(pictures):
-        pictures = _stacked(list(pictures) if isinstance(pictures, (list, tuple)) else [pictures])
-    if not hasattr(pictures, "dtype"):
-        raise BadInput(f"with preprocess the inputs are pictures; this is a {type(pictures).__name__}")
+    pictures = _array(pictures)
     if pictures.ndim not in (3, 4) or 0 in pictures.shape:
         raise BadInput(
             f"with preprocess the inputs are pictures [B, H, W, C] or [B, H, W]; this is {tuple(pictures.shape)}"
         )
-    kind = str(pictures.dtype).removeprefix("torch.")
+    return scaled(pictures)
+
+
+def scaled(values: Any) -> Any:
+    """Return pixel values of any shape (a picture, a colour) as floats in [0, 1].
+
+    Raises:
+        BadInput: not pixels, or floats outside [0, 1].
+    """
+    values = _array(values)
+    kind = str(values.dtype).removeprefix("torch.")
     if kind.startswith("float") or kind == "bfloat16":
-        low, high = float(pictures.min()), float(pictures.max())
+        low, high = float(values.min()), float(values.max())
         if low < -1e-3 or high > 1 + 1e-3:
             raise BadInput(
                 f"float pictures lie in [0, 1] (0 black, 1 white), these in [{low:.3g}, {high:.3g}]; "
                 "give uint8 for 0..255, or leave preprocess out for inputs that are normalised already"
             )
-        return pictures
+        return values
     if kind != "uint8":
         raise BadInput(f"pictures are uint8 (0..255) or floats (0..1); these are {kind}")
-    return pictures / np.float32(255) if isinstance(pictures, np.ndarray) else pictures.float() / 255
+    return values / np.float32(255) if isinstance(values, np.ndarray) else values.float() / 255
 
 
 def channels_last(shape: tuple[int, ...]) -> bool:
@@ -60,6 +67,14 @@ def to_uint8(array: Any, last: bool) -> UInt8[np.ndarray, "batch height width ch
     elif not last:
         values = np.moveaxis(values, 1, -1)
     return np.clip(np.rint(values * 255), 0, 255).astype(np.uint8)
+
+
+def _array(pictures: Any) -> Any:
+    if isinstance(pictures, (list, tuple)) or _is_pil(pictures):
+        pictures = _stacked(list(pictures) if isinstance(pictures, (list, tuple)) else [pictures])
+    if not hasattr(pictures, "dtype"):
+        raise BadInput(f"with preprocess the inputs are pictures; this is a {type(pictures).__name__}")
+    return pictures
 
 
 def _is_pil(value: Any) -> bool:

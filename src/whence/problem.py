@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
-from whence.backends import Array, Leaves, Operations, Split, Tap
+from whence.backends import Array, Leaves, Operations, Tap
 from whence.errors import NoGradient, Refused
+from whence.pixels import scaled
 from whence.run import Rows, Run
 from whence.site import Layer
 from whence.target import Resolved
@@ -65,9 +66,8 @@ class Problem:
         return Problem(run, self.inputs, self.rows, None, target or self.target)
 
     def native(self, array: Array, leaf: Array) -> Array:
-        """Return a user's array (a baseline, a mask) in the framework, dtype and layout of an input."""
-        array = self.run.read(array) if self.run.read is not None else array
-        return self.ops.like(array, leaf)
+        """Return a user's array (a baseline) in the framework and dtype of an input; of pictures, as pixels."""
+        return self.ops.like(scaled(array) if self.run.pictures else array, leaf)
 
     def project(self, inputs: Leaves) -> Leaves:
         """Return the site's values for inputs [n, ...] of this problem's rows."""
@@ -131,10 +131,6 @@ class Problem:
         pieces = [parts[start] for start in sorted(parts)]
         return tuple(self.ops.concatenate(leaf) for leaf in zip(*pieces, strict=True))
 
-    def split(self, start: Leaves) -> Split | None:
-        """Return f taken apart after its first affine operations, where that is possible, pays and is wanted."""
-        return None
-
     def _gather(self, work: Callable[[Rows], Array], total: int | None = None) -> Array:
         total = len(self.rows) if total is None else total
         parts: dict[int, Array] = {}
@@ -192,17 +188,51 @@ class Problem:
 
     def _filled(self, gradients: tuple[Array | None, ...], point: Leaves) -> Leaves:
         for leaf, gradient in enumerate(gradients):
-            if gradient is None:
+            # Of what fusion put in the place of an input there may be several leaves: one of them says nothing.
+            if gradient is None and len(gradients) == len(self.point):
                 name = self.run.structure.name(leaf) if self.site is None else f"layer {self.site.name!r}"
-                self.run.note(f"the explained output does not use {name}: its shares are 0")
+                self.run.note(
+                    f"the explained output depends on {name}, but its gradient is cut inside the model (detached, or "
+                    "a step): its shares are 0 and the residual holds what is missing"
+                    if self._reacts(leaf)
+                    else f"the explained output does not use {name}: its shares are 0"
+                )
         pairs = zip(gradients, point, strict=True)
         return tuple(self.ops.zeros(leaf.shape, leaf) if g is None else g for g, leaf in pairs)
 
-    def _reacts(self) -> bool:
-        """Whether f changes when the site is changed a lot: then a missing gradient is the model's doing."""
-        here = self.output
-        others = (tuple(leaf * factor for leaf in self.point) for factor in (0.0, -1.0, 3.0))
-        return any(not np.array_equal(here, self.value(other)) for other in others)
+    def _reacts(self, leaf: int | None = None) -> bool:
+        """Whether f changes when the site (or one leaf of it) is changed a lot: then the gradient is cut."""
+        if leaf not in self._reactions:
+            self._reactions[leaf] = any(self._moves(probe) for probe in self._probes(leaf))
+        return self._reactions[leaf]
+
+    def _moves(self, point: Leaves) -> bool:
+        """Whether f is another there, by more than the rounding of a batch of another size."""
+        try:
+            found = self.native_value(point)
+        except Exception:
+            # A model that refuses a value (an index out of range) has looked at it.
+            return True
+        kind = str(found.dtype).rpartition(".")[2]
+        rounding = {"float16": 2.0**-4, "bfloat16": 2.0**-2, "float32": 2.0**-17}.get(kind, 2.0**-46)
+        here, there = self.output, self.ops.numpy(found).astype(np.float64)
+        scale = max(float(np.abs(each).max(initial=0.0)) for each in (here, there))
+        return not bool((np.abs(there - here) <= rounding * scale).all())
+
+    @cached_property
+    def _reactions(self) -> dict[int | None, bool]:
+        return {}
+
+    def _probes(self, leaf: int | None) -> Generator[Leaves]:
+        """Yield points far from the site's: multiples, and noise that also moves what is zero."""
+        for draw, factor in enumerate((0.0, -1.0, 3.0, 1.0)):
+            generator = self.random("probe", draw)
+
+            def moved(x: Array, factor: float = factor, generator: np.random.Generator = generator) -> Array:
+                noise = self.ops.like(generator.standard_normal(x.shape[1:])[None], x)
+                return x * factor + noise * (abs(x) + 1) * (factor == 1)
+
+            yield tuple(moved(x) if leaf in (None, i) else x for i, x in enumerate(self.point))
 
     # ---- what the parts need to know about the data ------------------------------------------------------
 
@@ -228,7 +258,9 @@ class Problem:
             raise Refused(
                 f"blurring needs pictures, [batch, ..., height, width]; this input is {tuple(leaf.shape)}"
             )
-        return (1, 2) if self.run.channels_last and leaf.ndim == 4 else (leaf.ndim - 2, leaf.ndim - 1)
+        # How the pictures are held says nothing about a layer, whose channels come first.
+        last = self.run.channels_last and self.site is None
+        return (1, 2) if last and leaf.ndim == 4 else (leaf.ndim - 2, leaf.ndim - 1)
 
 
 def _unit(ops: Operations, y: Array, column: int) -> Array:

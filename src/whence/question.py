@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from whence import pixels
+from whence import arguments, pixels
 from whence import target as targets
 from whence.backends import Array, Backend, Leaves, resolve
 from whence.chunk import chunks_for
@@ -23,6 +23,8 @@ from whence.structure import Structure, unpack
 
 # How far two runs of the same forward may differ before the model is called unsteady: float noise is below it.
 STEADY = 1e-3
+# Values of one picture from which the layout in memory is worth a trial.
+LARGE = 10_000
 
 
 @dataclass(frozen=True)
@@ -51,16 +53,21 @@ class Call:
     seed: int = 0
     chunk: int | None = None
     progress: bool = False
+    fuse: bool = True
 
 
-def check_options(on_unknown: str, chunk: int | None, seed: int) -> None:
+def check_options(on_unknown: str, chunk: Any, seed: Any) -> None:
     """Refuse options outside their range, before anything costly starts."""
     if on_unknown not in ("error", "gradient"):
         raise BadInput(f'on_unknown is {on_unknown!r}; it is "error" or "gradient"')
-    if chunk is not None and chunk < 1:
-        raise BadInput(f"chunk is {chunk}; it is a number of rows, at least 1")
-    if seed < 0:
-        raise BadInput(f"seed is {seed}; it is 0 or above")
+    if chunk is not None and not (_is_whole(chunk) and chunk >= 1):
+        raise BadInput(f"chunk is {chunk!r}; it is a whole number of rows, at least 1, or None")
+    if not (_is_whole(seed) and seed >= 0):
+        raise BadInput(f"seed is {seed!r}; it is a whole number, 0 or above")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 @contextmanager
@@ -104,13 +111,14 @@ def _opened(call: Call) -> Generator[tuple[Problem, tuple[np.dtype[Any], ...]]]:
             backend=backend,
             session=session,
             structure=structure,
-            chunks=chunks_for(call.model, (shapes, call.at, every), call.chunk),
+            chunks=chunks_for(call.model, (shapes, call.at, every), call.chunk, _layouts_matter(leaves, backend)),
             batch=batch,
-            kwargs=dict(call.kwargs or {}),
+            kwargs=_named(call.kwargs),
             output=call.output,
             preprocess=call.preprocess,
             neuron=call.target if isinstance(call.target, targets.Neuron) else None,
             seed=call.seed,
+            fuse=call.fuse,
             channels_last=(pictures or not backend.differentiable)
             and pixels.channels_last(tuple(leaves[0].shape)),
             read=pixels.read if pictures else None,
@@ -119,9 +127,24 @@ def _opened(call: Call) -> Generator[tuple[Problem, tuple[np.dtype[Any], ...]]]:
         )
         numpy = all(isinstance(array, np.ndarray) for array in arrays)
         try:
-            yield Problem(run, leaves, np.arange(batch)), tuple(a.dtype for a in arrays) if numpy else ()
+            fitted = arguments.fitted(run, leaves)
+            yield Problem(fitted, leaves, np.arange(batch)), tuple(a.dtype for a in arrays) if numpy else ()
         finally:
             run.progress.close()
+
+
+def _layouts_matter(leaves: Leaves, backend: Backend) -> bool:
+    """Tell whether a model may be faster on pictures whose channels lie last: where they are large."""
+    large = any(leaf.ndim == 4 and int(np.prod(leaf.shape[1:])) >= LARGE for leaf in leaves)
+    return large and backend.differentiable
+
+
+def _named(kwargs: Any) -> dict[str, Any]:
+    if kwargs is None:
+        return {}
+    if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
+        raise BadInput(f"kwargs is {kwargs!r}; it is a dict from the names of the model's arguments to values")
+    return dict(kwargs)
 
 
 def _fitted(raw: Problem, outputs: Any, call: Call, was_numpy: tuple[np.dtype[Any], ...]) -> Question:
@@ -142,8 +165,13 @@ def _fitted(raw: Problem, outputs: Any, call: Call, was_numpy: tuple[np.dtype[An
 
 
 def _note_unsteadiness(raw: Problem, outputs: Any) -> None:
-    """Run the first example once more, alone: a model that answers otherwise draws lots or mixes its examples."""
+    """Run the first example once more, alone: a model that answers otherwise draws lots or mixes its examples.
+
+    A model that was steady once is not asked again for this shape; random numbers that it draws are noticed anyway.
+    """
     run, ops = raw.run, raw.ops
+    if run.chunks.steady and not run.session.draws_randomness:
+        return
 
     # A half precision rounds differently in a batch of another size: a few units of its last place are no lots drawn.
     kind = str(outputs.dtype).rpartition(".")[2]
@@ -157,6 +185,7 @@ def _note_unsteadiness(raw: Problem, outputs: Any) -> None:
     alone = tuple(leaf[:1] for leaf in raw.inputs)
     again = raw.at(alone, np.arange(1)).native_value(alone)
     if not differ(outputs[:1], again) and not run.session.draws_randomness:
+        run.chunks.steady = True
         return
     if run.session.draws_randomness or run.batch == 1 or differ(outputs, raw.native_value(raw.inputs)):
         run.note(
@@ -192,6 +221,11 @@ def _check_site(structure: Structure, leaves: Leaves, backend: Backend, at: Any)
     if at is not None:
         return
     for number, leaf in enumerate(leaves):
+        if "complex" in str(leaf.dtype):
+            raise BadInput(
+                f"{structure.name(number)} is {leaf.dtype}: shares of complex numbers are not defined; pass the real "
+                "and the imaginary part as two inputs"
+            )
         if not backend.ops.is_float(leaf):
             raise BadInput(
                 f"{structure.name(number)} is {leaf.dtype}: whole numbers have no gradient; explain what they become "

@@ -10,6 +10,8 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
 from whence.errors import BadInput
 from whence.naming import short, unknown
 
@@ -104,11 +106,11 @@ def _frozen(value: Any) -> Any:
         return tuple(map(_frozen, value))
     if isinstance(value, dict):
         return tuple((key, _frozen(part)) for key, part in value.items())
-    return ("array", id(value)) if getattr(value, "shape", None) else value
+    return ("array", id(value)) if hasattr(value, "shape") and not isinstance(value, np.generic) else value
 
 
 # Where the named methods stand, in the order in which people are shown them; importing them is what registers.
-HOMES = ("gradient_methods", "path_methods", "sampler_methods")
+HOMES = ("gradient_methods", "path_methods", "expected_gradients", "sampler_methods")
 
 
 @cache
@@ -136,11 +138,13 @@ def name_of(method: Method) -> str:
 def build(method: Any, fields: dict[str, Any]) -> Method:
     """Return a method object from a name, a class or an object, with some of its fields set.
 
+    `of` stands for a field `method` (`explain(model, x, "smoothgrad", of="sensitivity")`).
+
     Raises:
         BadInput: an unknown method or field; near names are offered.
     """
     if isinstance(method, Method):
-        _check_fields(type(method), fields)
+        fields = _checked(type(method), fields)
         return dataclasses.replace(method, **fields) if fields else method  # type: ignore[type-var]
     if isinstance(method, str):
         known = methods()
@@ -149,12 +153,17 @@ def build(method: Any, fields: dict[str, Any]) -> Method:
         method = known[method].cls
     if not (isinstance(method, type) and issubclass(method, Method)):
         raise BadInput(f"method is {method!r}; give a name, a class or an object of whence.methods()")
-    _check_fields(method, fields)
-    return method(**fields)
+    return method(**_checked(method, fields))
 
 
-def _check_fields(cls: type[Method], fields: dict[str, Any]) -> None:
+def _checked(cls: type[Method], fields: dict[str, Any]) -> dict[str, Any]:
     known = [each.name for each in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    if "of" in fields and "method" in known and "of" not in known:
+        # In whence.explain the word `method` is taken: there the method that another repeats is `of`.
+        if "method" in fields:
+            raise BadInput("of= and method= are the same option; give one of them")
+        fields = {"method" if name == "of" else name: value for name, value in fields.items()}
     for field in fields:
         if field not in known:
             raise BadInput(unknown(f"option of {cls.__name__}", field, known))
+    return fields

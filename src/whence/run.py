@@ -22,7 +22,10 @@ Rows = np.ndarray
 
 @dataclass(frozen=True)
 class Run:
-    """What every part of one explanation shares: the model's session, the call's settings, the notes so far."""
+    """What every part of one explanation shares: the model's session, the call's settings, the notes so far.
+
+    `along` names the further arguments that have a row for each example.
+    """
 
     backend: Backend
     session: Session
@@ -30,11 +33,14 @@ class Run:
     chunks: Chunks
     batch: int
     kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    along: frozenset[str] = frozenset()
     output: Any = None
     preprocess: Any = None
     neuron: Neuron | None = None
     target: Resolved | None = None
     seed: int = 0
+    fuse: bool = True
+    record: dict[str, Any] = field(default_factory=dict[str, Any])
     channels_last: bool = False
     read: Callable[[Any], Any] | None = None
     notes: list[str] = field(default_factory=list[str])
@@ -59,7 +65,11 @@ class Run:
             inputs = tuple(self.preprocess.apply(ops, leaf, self.channels_last) for leaf in inputs)
         elif self.preprocess is not None:
             inputs = tuple(self.preprocess(leaf) for leaf in inputs)
-        kwargs = {name: self._row_of(value, rows) for name, value in self.kwargs.items()}
+        if self.chunks.channels_last is not None:
+            inputs = tuple(ops.laid_out(leaf, self.chunks.channels_last) for leaf in inputs)
+        kwargs = {
+            name: ops.take(value, rows) if name in self.along else value for name, value in self.kwargs.items()
+        }
         wanted = tap or (Tap(self.neuron.layer, self.neuron.call, stop=True) if self.neuron else None)
         with_neuron = self.neuron is not None and tap is not None and not tap.stop
         if with_neuron:
@@ -75,11 +85,6 @@ class Run:
         if self.neuron is not None:
             return self._neuron_value(seen), None
         return self._checked(_picked(output, self.output, ops), len(rows)), seen
-
-    def _row_of(self, value: Any, rows: Rows) -> Any:
-        ops = self.backend.ops
-        carries = ops.is_array(value) and value.ndim > 0 and value.shape[0] == self.batch
-        return ops.take(value, rows) if carries else value
 
     def _neuron_value(self, seen: Array) -> Array:
         assert self.neuron is not None

@@ -2,45 +2,163 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from whence.backends import Array, Leaves, Operations
 from whence.errors import Refused
+from whence.integrate import Accuracy
 from whence.moments import Moments
 from whence.problem import Problem
-from whence.shares import Shares
+from whence.random_nodes import SAFETY
+from whence.shares import Shares, norms
 
 Statistic = Literal["mean", "square", "variance"]
 # Rows that are explained together when draws are batched: enough to fill a chunk, little enough to hold.
 ROWS_TOGETHER = 64
+# A second pass aims at this much of the tolerance, and halves that of the draws at most so often.
+ENOUGH, MOST_HALVINGS = 0.8, 7
 
 
-def average(draws: int, draw: Callable[[int], Shares]) -> Shares:
-    """Return the mean of several explanations of the same rows (baselines, trajectories), with standard errors."""
+@dataclass(frozen=True)
+class Stratum:
+    """Draws in a row: `units` of `each` draws; the units are independent of each other where they are random."""
+
+    units: int
+    each: int = 1
+    random: bool = False
+
+    @property
+    def draws(self) -> int:
+        """How many draws there are."""
+        return self.units * self.each
+
+
+def average(ops: Operations, strata: Sequence[Stratum], draw: Callable[[int], Shares]) -> Shares:
+    """Return the mean of several explanations of the same rows (baselines, trajectories).
+
+    Its standard error is that of a stratified sample, √Σ_s (n_s/n)² Var_s/units_s over the random strata (Cochran 1977);
+    None where nothing is random, or a random stratum is a single unit. Its error is √Σ (e_j ‖A_j‖₁)² / n ‖A‖₁: the
+    shares of the draws may cancel, and their errors e_j, which are independent, do not.
+    """
+    count = sum(stratum.draws for stratum in strata)
     first = draw(0)
-    if draws == 1:
+    if count == 1:
         return first
-    moments = Moments()
-    moments.add(first.values)
-    parts = [_numbers(first)]
-    for index in range(1, draws):
-        shares = draw(index)
-        moments.add(shares.values)
-        parts.append(_numbers(shares))
+    parts: list[Shares] = []
+    sizes: list[np.ndarray] = []
+    means: list[list[Array]] = []
+    variances: list[list[Array]] = []
+    for stratum in strata:
+        units, weight = Moments(), stratum.draws / count
+        for _ in range(stratum.units):
+            unit = Moments()
+            for _ in range(stratum.each):
+                shares = draw(len(parts)) if parts else first
+                unit.add(shares.values)
+                sizes.append(_sizes(ops, shares.values, shares))
+                parts.append(_numbers(shares))
+            units.add(tuple(unit.mean))
+        means.append([weight * mean for mean in units.mean])
+        if stratum.random:
+            scale = weight**2 / stratum.units
+            variances.append([scale * variance for variance in units.variance()])
+    values = tuple(_total(leaf) for leaf in zip(*means, strict=True))
+    known = variances and not any(stratum.random and stratum.units == 1 for stratum in strata)
+    error = _error(parts, sizes, _sizes(ops, values, first))
     return Shares(
-        values=tuple(moments.mean),
-        standard_error=moments.error_of_mean(),
+        values=values,
+        standard_error=tuple(_total(leaf) ** 0.5 for leaf in zip(*variances, strict=True)) if known else None,
         evaluations=np.sum([part.evaluations for part in parts], axis=0),
         converged=_all([part.converged for part in parts]),
-        error=_mean([part.error for part in parts]),
+        error=error,
         output=first.output,
         baseline_output=_mean([part.baseline_output for part in parts]),
         residual=_mean([part.residual for part in parts]),
+        interrupted=any(part.interrupted for part in parts),
     )
+
+
+def tightened(
+    problem: Problem,
+    shares: Shares,
+    draws: int,
+    accuracy: Accuracy,
+    explain: Callable[[Problem, Accuracy], Shares],
+) -> Shares:
+    """Judge a mean of `draws` by its own error, and take it again where that is too large, to a tighter tolerance.
+
+    The tolerance of the draws is halved as often as the row's own error asks for, so that it does not depend on batch
+    mates. All passes stay within the budget together: a row that has not enough left for another one stays as it is.
+    """
+    if accuracy.steps is not None or accuracy.quadrature not in ("tolerance", "monte_carlo"):
+        return shares
+    if shares.error is None or shares.interrupted:
+        return shares
+    goal = accuracy.rtol / (SAFETY if accuracy.quadrature == "monte_carlo" else 1.0)
+    rows, most = len(problem.rows), accuracy.max_evaluations
+    halvings = np.zeros(rows, dtype=int)
+    for budget in (most // 2, most // 4):
+        error = np.asarray(shares.error).reshape(rows, -1).max(1)
+        left = shares.evaluations <= draws * (most - budget)
+        open_rows = (error > goal) & left & (halvings < MOST_HALVINGS) & (budget > 1)
+        with np.errstate(divide="ignore"):
+            missing = np.maximum(np.ceil(np.log2(error / (ENOUGH * goal))), 1)
+        halvings = np.where(open_rows, np.minimum(halvings + missing, MOST_HALVINGS), halvings).astype(int)
+        for times in np.unique(halvings[open_rows]):
+            index = np.flatnonzero(open_rows & (halvings == times))
+            part = problem.at(tuple(problem.ops.take(leaf, index) for leaf in problem.inputs), index)
+            tight = replace(accuracy, rtol=accuracy.rtol / 2.0**times, max_evaluations=budget)
+            shares = _replaced(problem.ops, shares, index, explain(part, tight))
+    return replace(shares, converged=np.asarray(shares.error) <= goal)
+
+
+def _replaced(ops: Operations, shares: Shares, rows: np.ndarray, new: Shares) -> Shares:
+    """Return the shares with some rows' answers replaced; what was spent adds up."""
+
+    def put(name: str) -> np.ndarray | None:
+        old, found = getattr(shares, name), getattr(new, name)
+        if old is None or found is None:
+            return None
+        old = old.copy()
+        old[rows] = found
+        return old
+
+    pairs = [(shares.values, new.values)]
+    if shares.standard_error is not None and new.standard_error is not None:
+        pairs.append((shares.standard_error, new.standard_error))
+    for leaves, found in pairs:
+        for leaf, part in zip(leaves, found, strict=True):
+            ops.put(leaf, rows, part)
+    evaluations = shares.evaluations.copy()
+    evaluations[rows] += new.evaluations
+    names = ("error", "residual", "baseline_output")
+    return replace(shares, evaluations=evaluations, interrupted=new.interrupted, **{name: put(name) for name in names})
+
+
+def _total(arrays: Sequence[Array]) -> Array:
+    return sum(arrays[1:], arrays[0])
+
+
+def _sizes(ops: Operations, values: Leaves, shares: Shares) -> np.ndarray:
+    """Return ‖A‖₁ of every row (and class)."""
+    keep = 1 if shares.output is None else shares.output.ndim
+    return np.asarray(sum(norms(ops, leaf, keep) for leaf in values))
+
+
+def _error(parts: list[Shares], sizes: list[np.ndarray], size: np.ndarray) -> np.ndarray | None:
+    """Return the relative L1 error of the mean of integrals whose errors are known."""
+    if any(part.error is None for part in parts):
+        return None
+    absolute = [
+        np.where(part.error == 0, 0.0, part.error * one) for part, one in zip(parts, sizes, strict=True)
+    ]
+    error = np.sqrt(np.sum(np.square(absolute), axis=0)) / len(parts)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(error == 0, 0.0, error / size)
 
 
 def _numbers(shares: Shares) -> Shares:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from whence.counts import whole
 from whence.errors import BadInput
 from whence.gradient_methods import Saliency
 from whence.problem import Problem
@@ -23,8 +24,7 @@ class _Sampler(Method):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "method", build(self.method, {}))
-        if self.samples < 2:
-            raise BadInput(f"{type(self).__name__}: samples is {self.samples}; at least 2 are needed")
+        whole(self.samples, f"{type(self).__name__}: samples", 2)
         if not self.noise >= 0:
             raise BadInput(
                 f"{type(self).__name__}: noise is {self.noise}; it is relative to the range, at least 0"

@@ -20,6 +20,9 @@ from whence.visit import Visit, visit
 
 SEGMENTS = 8
 FIRST_CELLS = 2
+# The error is judged from the changes of so many groups of segments: more tell it hardly better, and each has to be
+# carried back through what was fused.
+GROUPS = 2
 Chosen = Int[np.ndarray, "chosen"]
 
 
@@ -147,23 +150,28 @@ class Segments:
         ops.put(flat, place, half + new)
         ops.put(difference, place, new - half)
 
-    def sums(self, rows: Int[np.ndarray, "some"], smooth: Bool[np.ndarray, "some *classes"]) -> Leaves:
-        """Return the shares of some rows, [some, (K), ...]; where smooth, extrapolated to the next order."""
-        ops = self.problem.ops
-        found: list[Array] = []
-        for total, change in zip(self.total, self.change, strict=True):
-            plain = ops.take(total, rows).sum(1)
-            third = ops.take(change, rows).sum(1) / 3
-            factor = smooth.reshape(*smooth.shape, *(1,) * (plain.ndim - smooth.ndim)).astype(float)
-            found.append(plain + third * ops.like(factor, plain) if smooth.any() else plain)
-        return self.integrand.shares(tuple(found), self.rows[rows])
+    def shares(self, rows: Int[np.ndarray, "some"]) -> tuple[Leaves, Leaves]:
+        """Return the shares of some rows, [some, (K), ...], and by how much the last halvings changed them.
 
-    def changes(self, rows: Int[np.ndarray, "some"]) -> Leaves:
-        """Return by how much the last halving of each segment changed the shares, [some, segments, (K), ...]."""
-        taken = (self.problem.ops.take(leaf, rows) for leaf in self.change)
-        flat = tuple(leaf.reshape(-1, *leaf.shape[2:]) for leaf in taken)
-        shares = self.integrand.shares(flat, np.repeat(self.rows[rows], self.count))
-        return tuple(leaf.reshape(len(rows), self.count, *leaf.shape[1:]) for leaf in shares)
+        The changes are [some, groups, (K), ...], summed over every second segment: one number for each group.
+        """
+        ops, together = self.problem.ops, min(GROUPS, self.count)
+        stacked: list[Array] = []
+        for total, change in zip(self.total, self.change, strict=True):
+            mine = self._of(change, rows)
+            groups = [mine[:, group::together].sum(1) for group in range(together)]
+            stacked.append(ops.stack([self._of(total, rows).sum(1), *groups], axis=1))
+        flat = tuple(leaf.reshape(-1, *leaf.shape[2:]) for leaf in stacked)
+        shares = self.integrand.shares(flat, np.repeat(self.rows[rows], together + 1))
+        apart = [leaf.reshape(len(rows), together + 1, *leaf.shape[1:]) for leaf in shares]
+        return tuple(leaf[:, 0] for leaf in apart), tuple(leaf[:, 1:] for leaf in apart)
+
+    def parts(self, rows: Int[np.ndarray, "some"]) -> Float[np.ndarray, "some segments"]:
+        """Return the squared size of each segment's last change, as its part in the error."""
+        return self.integrand.squares(tuple(self._of(leaf, rows) for leaf in self.change), self.rows[rows])
+
+    def _of(self, leaf: Array, rows: Int[np.ndarray, "some"]) -> Array:
+        return leaf if len(rows) == len(self.rows) else self.problem.ops.take(leaf, rows)
 
     def trace(self, smooth: Bool[np.ndarray, "rows *classes"]) -> Trace:
         """Return every node with the weight that it has in the result; rows with fewer nodes end in NaN."""

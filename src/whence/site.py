@@ -28,6 +28,8 @@ class Layer:
             raise BadInput(
                 f"layer {self.name!r}: channels {self.channels} are out of range for {tuple(z.shape)}"
             )
+        if len({channel % z.shape[1] for channel in self.channels}) < len(self.channels):
+            raise BadInput(f"layer {self.name!r}: channels {self.channels} name one of {z.shape[1]} twice")
         return z[:, list(self.channels)]
 
     def widen(self, part: Array, whole: Array, index: np.ndarray, ops: Operations) -> Array:
@@ -48,5 +50,11 @@ def layer(name: str, channels: Sequence[int] | None = None, input: bool = False,
         channels: only these channels of it are explained; the others keep their values.
         input: what the module takes in, rather than what it puts out.
         call: which of its calls, when the module is used several times.
+
+    Raises:
+        BadInput: no channel is named, or one twice.
     """
-    return Layer(name, None if channels is None else tuple(int(channel) for channel in channels), input, call)
+    chosen = None if channels is None else tuple(int(channel) for channel in channels)
+    if chosen is not None and (not chosen or len(set(chosen)) < len(chosen)):
+        raise BadInput(f"layer {name!r}: channels are {list(chosen)}; name at least one, and each only once")
+    return Layer(name, chosen, input, call)

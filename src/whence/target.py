@@ -20,16 +20,19 @@ Kind = Literal["logit", "probability", "log_probability", "margin", "loss"]
 class Target:
     """A named number of the output; `whence.target.logit(k)` and its siblings make them.
 
-    `index` and `other` are an int, one int per example, or None: the top class and the runner-up.
+    `index` and `other` are an int, one int per example, or None: the top class and the runner-up. `already` says
+    whether the outputs are probabilities; None: whether each example's own output looks like them.
     """
 
     kind: Kind
     index: int | Sequence[int] | Array | None = None
     other: int | Sequence[int] | Array | None = None
+    already: bool | None = None
 
     def __repr__(self) -> str:
         given = (self.index,) if self.other is None else (self.index, self.other)
         parts = [short(part) for part in given if len(given) > 1 or part is not None]
+        parts += [] if self.already is None else [f"already={self.already}"]
         return f"{self.kind}({', '.join(parts)})"
 
 
@@ -60,14 +63,18 @@ def logit(index: int | Sequence[int] | Array | None = None) -> Target:
     return Target("logit", index)
 
 
-def probability(index: int | Sequence[int] | Array | None = None) -> Target:
-    """Explain a class's probability: softmax of the outputs, unless they already are probabilities."""
-    return Target("probability", index)
+def probability(index: int | Sequence[int] | Array | None = None, already: bool | None = None) -> Target:
+    """Explain a class's probability: softmax of the outputs, unless they already are probabilities.
+
+    An example's outputs are taken for probabilities where they lie in [0, 1] and sum to 1. A single output z is taken
+    for the logit of "yes", with probability σ(z). `already` says it instead: True, they are; False, they are not.
+    """
+    return Target("probability", index, already=already)
 
 
-def log_probability(index: int | Sequence[int] | Array | None = None) -> Target:
-    """Explain the logarithm of a class's probability."""
-    return Target("log_probability", index)
+def log_probability(index: int | Sequence[int] | Array | None = None, already: bool | None = None) -> Target:
+    """Explain the logarithm of a class's probability; `already` as for `probability`."""
+    return Target("log_probability", index, already=already)
 
 
 def margin(
@@ -77,9 +84,12 @@ def margin(
     return Target("margin", index, other)
 
 
-def loss(labels: int | Sequence[int] | Array) -> Target:
-    """Explain the cross-entropy loss −log p(label), with one label per example (or one for all)."""
-    return Target("loss", labels)
+def loss(labels: int | Sequence[int] | Array, already: bool | None = None) -> Target:
+    """Explain the cross-entropy loss −log p(label), with one label per example (or one for all).
+
+    A single output z has two labels: 1 (yes) with p = σ(z), and 0 (no) with 1 − p. `already` as for `probability`.
+    """
+    return Target("loss", labels, already=already)
 
 
 def neuron(layer: str, index: int | tuple[int, ...], call: int = 0) -> Neuron:
@@ -162,9 +172,11 @@ def _named(target: Target, output: Array, ops: Operations) -> Resolved:
         raise BadInput(
             f"target {target!r} needs an output [batch, classes]; this one is {tuple(output.shape)}"
         )
-    index = _indices(target.index, output, ops, repr(target))
+    # Labels of a single output are no and yes: two columns, of which the model gives the second.
+    both = target.kind == "loss" and output.shape[1] == 1
+    index = _indices(target.index, ops.concatenate([output, output], 1) if both else output, ops, repr(target))
     other = _runner_up(target, index, output, ops) if target.kind == "margin" else None
-    already = _are_probabilities(output, ops)
+    already = _are_probabilities(output, ops) if target.already is None else np.full(len(index), target.already)
     column, against = _column(index, ops), _column(other, ops) if other is not None else None
 
     def select(y: Array, rows: np.ndarray) -> Array:
@@ -174,11 +186,32 @@ def _named(target: Target, output: Array, ops: Operations) -> Resolved:
         if target.kind == "logit":
             return column(y, rows)
         if target.kind == "probability":
-            return column(y if already else _probabilities(y, ops), rows)
-        logarithm = ops.log(y) if already else _log_probabilities(y, ops)
+            return column(_chosen(ops, already[rows], y, _probabilities, y), rows)
+        logarithms = _log_of_both if both else _log_probabilities
+        complete = ops.concatenate([1 - y, y], 1) if both else y
+        logarithm = _chosen(ops, already[rows], y, logarithms, complete, ops.log)
         return column(logarithm, rows) * (-1 if target.kind == "loss" else 1)
 
     return Resolved(select, index, _describe(target.kind, index, other))
+
+
+def _chosen(
+    ops: Operations,
+    already: np.ndarray,
+    y: Array,
+    made: Callable[[Array, Operations], Array],
+    given: Array,
+    finish: Callable[[Array], Array] | None = None,
+) -> Array:
+    """Return what is `made` of y [n, K], but for rows that hold probabilities `already`, which are taken as `given`."""
+    if not already.any():
+        return made(y, ops)
+    finish = finish or (lambda values: values)
+    if already.all():
+        return finish(given)
+    mask = ops.like(np.broadcast_to(already[:, None], tuple(given.shape)), given)
+    # What is finished elsewhere, and thrown away, must not bring a NaN into the gradient: log 0.
+    return ops.where(mask, finish(ops.where(mask, given, given * 0 + 1)), made(y, ops))
 
 
 def _probabilities(y: Array, ops: Operations) -> Array:
@@ -187,15 +220,21 @@ def _probabilities(y: Array, ops: Operations) -> Array:
 
 
 def _log_probabilities(y: Array, ops: Operations) -> Array:
-    # log σ(z) is the log-softmax of (z, 0), which does not underflow.
-    return ops.log_softmax(ops.concatenate([y, y * 0], 1))[:, :1] if y.shape[1] == 1 else ops.log_softmax(y)
+    return _log_of_both(y, ops)[:, 1:] if y.shape[1] == 1 else ops.log_softmax(y)
 
 
-def _are_probabilities(output: Array, ops: Operations) -> bool:
+def _log_of_both(y: Array, ops: Operations) -> Array:
+    # log σ(z) is the log-softmax of (0, z), which does not underflow.
+    return ops.log_softmax(ops.concatenate([y * 0, y], 1))
+
+
+def _are_probabilities(output: Array, ops: Operations) -> np.ndarray:
+    """Tell which rows [B] hold probabilities: each by itself, or an example would depend on its batch mates."""
     y = ops.numpy(output).astype(np.float64)
-    if (y < 0).any() or (y > 1).any():
-        return False
-    return y.shape[1] == 1 or bool(np.allclose(y.sum(1), 1, atol=1e-3))
+    if y.shape[1] == 1:
+        # Nothing in one number tells a probability from a logit.
+        return np.zeros(len(y), dtype=bool)
+    return ((y >= 0) & (y <= 1)).all(1) & (np.abs(y.sum(1) - 1) <= 1e-3)
 
 
 def _column(index: np.ndarray, ops: Operations) -> Select:

@@ -257,7 +257,10 @@ def overlay(
         BadInput: this is no picture, or the map is no finite [h, w].
     """
     if map.ndim != 2:
-        raise BadInput(f"overlay: a map is [height, width]; got {map.shape}")
+        raise BadInput(
+            f"overlay: only maps with a height and a width can be laid over a picture; this one has shape {map.shape}: "
+            "plot() draws it as bars"
+        )
     background = paled(as_pictures(picture)[0])
     height, width = background.shape[:2]
     map = finite(map)
@@ -266,9 +269,14 @@ def overlay(
         map = resize_maps(map[None], (height, width))[0]
     sigma = smoothing((height, width), smooth)
     # The sign of the sum, but the strength of the absolute values: a photograph's noise cancels in a sum.
-    opacity = 0.85 * saliency_mask(smooth_map(np.abs(map), sigma))[..., None] ** 1.4
+    opaque = opacity(saliency_mask(smooth_map(np.abs(map), sigma)))[..., None]
     sides = np.where(smooth_map(map, sigma) < 0, AGAINST, TOWARDS) if signed else np.full(map.shape, UNSIGNED)
-    return np.rint(background * (1.0 - opacity) + colours(signed)[sides] * opacity).astype(np.uint8)
+    return np.rint(background * (1.0 - opaque) + colours(signed)[sides] * opaque).astype(np.uint8)
+
+
+def opacity(strength: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """Return how opaque an overlay is where the map has a strength in [0, 1]: the picture always shines through."""
+    return 0.85 * strength**1.4
 
 
 def paled(picture: UInt8[np.ndarray, "height width channels"]) -> Float[np.ndarray, "height width 3"]:

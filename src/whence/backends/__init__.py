@@ -54,6 +54,10 @@ class Operations(Protocol):
         """Return the same values in memory of their own, differentiably."""
         ...
 
+    def laid_out(self, array: Array, channels_last: bool) -> Array:
+        """Return pictures [n, c, h, w] with their channels last (or first) in memory, differentiably; others as is."""
+        ...
+
     def take(self, array: Array, rows: np.ndarray) -> Array: ...
     def put(self, array: Array, rows: np.ndarray, value: Array) -> None:
         """Write `value` into the rows of `array`, in place; only ever called on arrays made here."""
@@ -108,10 +112,25 @@ class Session(Protocol):
 
 
 class Split(Protocol):
-    """A function f(x) taken apart into f(z) and z = Wx + b, its first affine operations."""
+    """A function f(x) taken apart into f(z) and z = Wx + b, its first affine operations.
 
-    start: Leaves
-    end: Leaves
+    Everything raises Diverged where the model takes another way than when it was recorded.
+    """
+
+    @property
+    def start(self) -> Leaves:
+        """Z at the start of the examples' paths, [B, ...]."""
+        ...
+
+    @property
+    def end(self) -> Leaves: ...
+    def template(self) -> Split:
+        """Return what can be remembered for other inputs."""
+        ...
+
+    def again(self, function: Callable[[Leaves, np.ndarray], Array], start: Leaves, end: Leaves) -> Split:
+        """Return the same split of a function that runs the same operations, not tested."""
+        ...
 
     def value(self, z: Leaves, index: np.ndarray) -> Array:
         """Return f [n] (or [n, K]), differentiable in z [n, ...]; `index` [n] is the example of each row."""
@@ -178,23 +197,24 @@ def resolve(model: Any, inputs: Any) -> Backend:
     """
     from whence.backends.callable import CallableBackend, is_estimator
 
+    if isinstance(model, str):
+        raise BadInput(f"model is the text {model!r}; pass the model itself (names are for the command line)")
+    # The sub-module `callable` is an attribute of this package, and hides the built-in of that name.
+    called = builtins.callable(model)
     torch = sys.modules.get("torch")
-    if torch is not None:
+    if torch is not None and called:
         arrays = _arrays(inputs)
         if isinstance(model, torch.nn.Module) or any(isinstance(array, torch.Tensor) for array in arrays):
             from whence.backends.torch import TorchBackend
 
             return TorchBackend()
-    if isinstance(model, str):
-        raise BadInput(f"model is the text {model!r}; pass the model itself (names are for the command line)")
     package = type(model).__module__.partition(".")[0]
     if package in ("jax", "flax", "equinox", "keras", "tensorflow", "onnx"):
         raise UnsupportedByBackend(
             f"{package} models have no backend yet; wrapped as a callable on NumPy arrays they can be explained by "
             "sensitivity, and by smoothgrad, smoothgrad_squared and vargrad of it"
         )
-    # The sub-module `callable` is an attribute of this package, and hides the built-in of that name.
-    if builtins.callable(model) or is_estimator(model):
+    if called or is_estimator(model):
         return CallableBackend()
     raise BadInput(
         f"model is a {type(model).__name__}, which cannot be called; pass a torch module or a callable"

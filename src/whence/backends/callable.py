@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from whence.backends import Array, Leaves, Tap
-from whence.backends.generators import numpy_and_python
+from whence.backends.generators import Streams, numpy_and_python
 from whence.errors import BadInput, UnsupportedByBackend
 
 WORKING = "sensitivity (finite differences), and smoothgrad, smoothgrad_squared and vargrad of sensitivity"
@@ -35,6 +35,9 @@ class NumpyOperations:
 
     def copy(self, array: Array) -> Array:
         return array.copy()
+
+    def laid_out(self, array: Array, channels_last: bool) -> Array:
+        return array
 
     def take(self, array: Array, rows: np.ndarray) -> Array:
         return array[rows]
@@ -110,21 +113,26 @@ class NumpyOperations:
 class CallableSession:
     """Calls the user's function; there is nothing to protect but its arguments, which are copies."""
 
-    draws_randomness = False
+    def __init__(self, function: Callable[..., Any], streams: Streams) -> None:
+        self.function, self._streams = function, streams
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
+    @property
+    def draws_randomness(self) -> bool:
+        """Whether the function has drawn from the global generators since the session began."""
+        return self._streams.drawn
 
     def run(self, inputs: Any, kwargs: Mapping[str, Any], tap: Tap | None = None) -> tuple[Any, Array | None]:
         if tap is not None:
             raise UnsupportedByBackend(f"a black box has no layers; at=None works, with {WORKING}")
-        if isinstance(inputs, Mapping):
-            output = self.function(**inputs, **kwargs)
-        elif isinstance(inputs, tuple):
-            output = self.function(*inputs, **kwargs)
-        else:
-            output = self.function(inputs, **kwargs)
+        output = self._streams.run(lambda: self._call(inputs, kwargs))
         return (np.asarray(output) if isinstance(output, (list, float, int)) else output), None
+
+    def _call(self, inputs: Any, kwargs: Mapping[str, Any]) -> Any:
+        if isinstance(inputs, Mapping):
+            return self.function(**inputs, **kwargs)
+        return (
+            self.function(*inputs, **kwargs) if isinstance(inputs, tuple) else self.function(inputs, **kwargs)
+        )
 
     def layers(self) -> list[str]:
         return []
@@ -142,8 +150,8 @@ class CallableBackend:
 
     @contextmanager
     def session(self, model: Any, seed: int) -> Generator[CallableSession]:
-        with numpy_and_python(seed):
-            yield CallableSession(_function(model))
+        with numpy_and_python(seed) as streams:
+            yield CallableSession(_function(model), streams)
 
     def prepare(self, model: Any, array: Any) -> Array:
         if hasattr(array, "to_numpy"):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from whence.backends import Array, Leaves
+from whence.backends import Array, Leaves, Split
 from whence.backends.torch_model import TorchSession, device_of, guarded_random_state, original
 from whence.errors import BadInput, NoGradient
 
@@ -49,9 +49,17 @@ class TorchOperations:
     def copy(self, array: Array) -> Array:
         return array.clone()
 
+    def laid_out(self, array: Array, channels_last: bool) -> Array:
+        if array.ndim != 4:
+            return array
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        return array.contiguous(memory_format=layout)
+
     def take(self, array: Array, rows: np.ndarray) -> Array:
         first = int(rows[0]) if len(rows) else 0
-        if len(rows) and (rows == first).all():
+        if len(rows) == 1:
+            return array[first : first + 1]
+        if len(rows) and first == rows[-1] and (rows == first).all():
             # One example at many nodes, the common case: a view instead of a gather.
             return array[first : first + 1].expand(len(rows), *array.shape[1:])
         # Not array[rows]: whole rows are copied seven times faster this way.
@@ -201,6 +209,13 @@ class TorchBackend:
         from whence.backends.torch_pieces import pieces
 
         return pieces(function, leaves, directions)
+
+    def split(
+        self, function: Callable[[Leaves, np.ndarray], Array], start: Leaves, end: Leaves
+    ) -> Split | None:
+        from whence.backends.torch_fusion import split
+
+        return split(function, start, end, only_if_pays=True)
 
     def is_out_of_memory(self, problem: BaseException) -> bool:
         if isinstance(problem, (torch.OutOfMemoryError, MemoryError)):

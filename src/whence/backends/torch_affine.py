@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.nn import functional
 
-_OWNERS = (torch, torch.Tensor, functional, torch._C._nn)
+_OWNERS = (torch, torch.Tensor, functional)
 
 
 def _functions(names: str) -> frozenset[Any]:
@@ -27,7 +28,7 @@ HARMLESS = _properties(
     "shape ndim device dtype layout is_cuda is_sparse is_quantized is_nested is_meta is_mkldnn requires_grad itemsize"
 ) | _functions(
     "size dim ndimension numel nelement __len__ get_device element_size is_floating_point is_complex "
-    "zeros_like ones_like empty_like full_like rand_like randn_like new_zeros new_ones new_empty new_full new_tensor"
+    "zeros_like ones_like empty_like rand_like randn_like new_zeros new_ones new_empty"
 )
 # The numbers stay what they are; only their arrangement changes.
 MOVES = _properties("T mT") | _functions(
@@ -43,8 +44,9 @@ _LINEAR = _functions(
 )
 # Affine in all their tensors together.
 _SUMS = _functions(
-    "add add_ sub sub_ subtract subtract_ rsub __rsub__ cat concat concatenate stack hstack vstack dstack __setitem__"
+    "add add_ sub sub_ subtract subtract_ rsub __rsub__ cat concat concatenate stack hstack vstack dstack where"
 )
+_ASSIGNMENTS = _functions("__setitem__")
 # Affine in each of their tensors, the others held fixed.
 _PRODUCTS = _functions(
     "mul mul_ multiply multiply_ linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d "
@@ -53,9 +55,8 @@ _PRODUCTS = _functions(
 _QUOTIENTS = _functions("div div_ divide divide_ true_divide true_divide_")
 _NORMS = _functions("batch_norm")
 _DROPOUTS = _functions("dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout")
-_CHOICES = _functions("where")
 # What they return is as long as there are values of some kind.
-_SELECTIONS = _functions("nonzero argwhere masked_select unique unique_consecutive bincount")
+_SELECTIONS = _functions("nonzero argwhere masked_select unique unique_consecutive bincount where")
 
 
 def tensors(values: Iterable[Any]) -> list[torch.Tensor]:
@@ -71,44 +72,63 @@ def tensors(values: Iterable[Any]) -> list[torch.Tensor]:
     return found
 
 
-def is_affine(
-    function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], varying: Sequence[torch.Tensor]
-) -> bool:
-    """Tell whether a call is affine in its `varying` arguments (a tensor given twice is listed twice)."""
-    if function in _SUMS:
-        return function is not torch.Tensor.__setitem__ or not _any_of(varying, (args[1],))
-    if function in _CHOICES:
-        return len(args) == 3 and not _any_of(varying, (args[0],))
-    if len(varying) != 1:
-        return False
-    if function in _PRODUCTS:
-        return True
-    if not args or args[0] is not varying[0]:
-        return False
-    if function in MOVES or function in _LINEAR:
-        return True
-    if function in _QUOTIENTS:
-        return len(args) == 2 and kwargs.get("rounding_mode") is None
-    if function in _NORMS:
-        return not _argument(args, kwargs, 5, "training", False)
-    if function in _DROPOUTS:
-        return not _argument(args, kwargs, 2, "training", kwargs.get("train", True))
-    return False
+@dataclass(frozen=True)
+class Call:
+    """One call of a function; `varying` are the tensors in it that depend on the input, as often as each is given."""
+
+    function: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    varying: Sequence[Any]
+
+    @property
+    def is_affine(self) -> bool:
+        """Whether the call is affine in its varying tensors together."""
+        return any(self.function in functions and rule(self) for functions, rule in _RULES)
+
+    @property
+    def has_one(self) -> bool:
+        """Whether one tensor varies, and stands once in the call."""
+        return len(self.varying) == 1
+
+    @property
+    def is_of_first(self) -> bool:
+        """Whether the first argument varies and no other."""
+        return self.has_one and bool(self.args) and self.args[0] is self.varying[0]
+
+    def argument(self, position: int, name: str, default: Any) -> Any:
+        """Return an argument, by its position or its name."""
+        return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
+
+    def varies_in(self, position: int) -> bool:
+        """Whether something in one of the arguments varies."""
+        return any(one is two for one in tensors(self.args[position : position + 1]) for two in self.varying)
+
+    @property
+    def is_shaped_by_values(self) -> bool:
+        """Whether the shape of the result depends on values of what varies."""
+        if self.function is torch.Tensor.__getitem__:
+            return self.varies_in(1)
+        return self.function in _SELECTIONS and len(self.args) < 3
 
 
-def is_shaped_by_values(function: Any, args: Sequence[Any], varying: Sequence[torch.Tensor]) -> bool:
-    """Tell whether the shape of a call's result depends on values of its `varying` arguments."""
-    if function is torch.Tensor.__getitem__:
-        return _any_of(varying, (args[1],))
-    return function in _SELECTIONS or (function in _CHOICES and len(args) == 1)
+_RULES: tuple[tuple[frozenset[Any], Callable[[Call], bool]], ...] = (
+    (MOVES | _LINEAR, lambda call: call.is_of_first),
+    (_SUMS, lambda call: True),
+    (_ASSIGNMENTS, lambda call: not call.varies_in(1)),
+    (_PRODUCTS, lambda call: call.has_one),
+    (_QUOTIENTS, lambda call: call.is_of_first and call.kwargs.get("rounding_mode") is None),
+    (_NORMS, lambda call: call.is_of_first and not call.argument(5, "training", False)),
+    (_DROPOUTS, lambda call: call.is_of_first and not call.argument(2, "training", True)),
+)
 
 
-def multiply_adds(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> int:
+def multiply_adds(call: Call, result: Any) -> int:
     """Return the multiplications of a product, a convolution or a linear layer; 0 for all else."""
-    if function not in _PRODUCTS or not isinstance(result, torch.Tensor):
+    if call.function not in _PRODUCTS or not isinstance(result, torch.Tensor):
         return 0
-    name = function.__name__
-    given = [each for each in tensors((args, kwargs)) if each.ndim]
+    name = call.function.__name__
+    given = [each for each in tensors((call.args, call.kwargs)) if each.ndim]
     if name.startswith("conv"):
         weight = given[1]
         if "transpose" in name:
@@ -121,11 +141,3 @@ def multiply_adds(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any],
         return result.numel() * one.shape[-1]
     # Of a product of [i, k] and [k, j] the length k is the root of (ik)(kj) / (ij).
     return round(result.numel() * math.sqrt(one.numel() * two.numel() / max(result.numel(), 1)))
-
-
-def _any_of(varying: Sequence[torch.Tensor], values: Iterable[Any]) -> bool:
-    return any(one is two for one in tensors(values) for two in varying)
-
-
-def _argument(args: Sequence[Any], kwargs: Mapping[str, Any], position: int, name: str, default: Any) -> Any:
-    return args[position] if len(args) > position else kwargs.get(name, default)

@@ -52,11 +52,11 @@ def _bend(mode: Pieces, call: Operation) -> torch.Tensor:
     z, speed = call.args[0], mode.of(call.args[0])
     require_constant(mode, call, (*call.args[1:], *call.kwargs.values()))
     corners, slopes = CORNERS[call.kind](*call.args[1:], **call.kwargs)
-    slope = slopes[0]
-    for corner, after in zip(corners, slopes[1:], strict=True):
+    change = speed * slopes[0]
+    for corner, slope in zip(corners, slopes[1:], strict=True):
         mode.turn(z - corner, speed)
-        slope = torch.where(z > corner, after, slope)
-    return speed * slope
+        change = torch.where(z > corner, speed * slope, change)
+    return change
 
 
 def _comparison(mode: Pieces, call: Operation) -> None:

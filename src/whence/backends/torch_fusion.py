@@ -11,8 +11,8 @@ A `Recording` finds out which calls are affine; a `Following` repeats the record
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -20,9 +20,9 @@ import torch
 from jaxtyping import Float
 
 from whence.backends import Leaves
-from whence.backends.torch_standing import Diverged, Following, Recording, Replaying, Script, Unfit
+from whence.backends.torch_recording import Recording
+from whence.backends.torch_standing import Axes, Diverged, Following, Function, Replaying, Script, Unfit
 
-Function = Callable[[Leaves, np.ndarray], torch.Tensor]
 ROWS = 64
 # From so many multiplications per leaf element on, the affine part outweighs the traffic of larger leaves.
 WORTH = 100
@@ -44,8 +44,14 @@ class Costs:
     multiply_adds: int
     operations: int
 
+    @property
+    def pay(self) -> bool:
+        """Whether the affine part is worth leaving out: the leaves are no larger than the input, or it is costly."""
+        light = self.leaves <= self.inputs or self.multiply_adds > WORTH * self.leaves
+        return self.operations > 0 and light
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Split:
     """f(x) = head(A x + b): the head runs alone, at leaves z [n, ...] in place of inputs x [n, ...]."""
 
@@ -58,10 +64,16 @@ class Split:
 
     @property
     def pays(self) -> bool:
-        """Whether the affine part is worth leaving out: the leaves are no larger than the input, or it is costly."""
-        costs = self.costs
-        cheap = costs.leaves <= costs.inputs or costs.multiply_adds > WORTH * costs.leaves
-        return costs.operations > 0 and cheap
+        """Whether the affine part is worth leaving out."""
+        return self.costs.pay
+
+    def template(self) -> Split:
+        """Return what can be remembered for other inputs: no tensor, no model."""
+        return replace(self, function=_nothing, inputs=((), ()))
+
+    def again(self, function: Function, start: Leaves, end: Leaves) -> Split:
+        """Return the same split of a function that runs the same operations, on paths with other ends; not tested."""
+        return replace(self, function=function, inputs=(start, end))
 
     @property
     def start(self) -> Leaves:
@@ -119,51 +131,62 @@ class Split:
             # The map is the same at every x; the examples' own starts are points that the model can digest.
             x = tuple(_rows(leaf, index).requires_grad_() for leaf in self.inputs[0])
             z = Following(self.script).run(self.function, x, index)
-        pairs = [pair for pair in zip(z, cotangents, strict=True) if pair[0].requires_grad]
-        outputs, weights = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        return torch.autograd.grad(outputs, x, weights, allow_unused=True, materialize_grads=True)
+            return _gradient(z, cotangents, x)
 
 
-def split(function: Function, start: Leaves, end: Leaves, rows: int = ROWS) -> Split | None:
+def split(
+    function: Function, start: Leaves, end: Leaves, rows: int = ROWS, only_if_pays: bool = False
+) -> Split | None:
     """Split a function at the end of its first affine operations; None where that cannot be done with certainty.
 
     `function(leaves, index)` runs the model on floats [n, ...] of the examples `index` [n] and returns f [n] or [n, K].
     `start` and `end` are the ends [B, ...] of the examples' paths; leaves at the ends are computed `rows` at a time.
     The split is tested against the function itself at the first example: values, gradients, that z is affine in x and
-    that each row depends on itself alone.
+    that each row depends on itself alone. With `only_if_pays` one run of the model on two rows tells if to go on.
     """
     if not _suits(start) or not _suits(end):
         return None
-    try:
-        with torch.enable_grad():
-            return _split(function, start, end, rows)
-    except Exception:
-        # Whatever a model does that was not foreseen, the plain engine can still do.
-        return None
+    for rows_first in (False, True):
+        try:
+            with torch.enable_grad():
+                return _split(function, (start, end), rows, rows_first, only_if_pays)
+        except _RowsMoved:
+            # Some models end their affine part with a transposition, for a cell or an attention: cut before it.
+            continue
+        except Exception:
+            # Whatever a model does that was not foreseen, the plain engine can still do.
+            return None
+    return None
+
+
+class _RowsMoved(Unfit):
+    """Rows are not on axis 0 of a leaf."""
 
 
 def _suits(leaves: Leaves) -> bool:
     return all(leaf.is_floating_point() and leaf.ndim and leaf.shape[0] and leaf.numel() for leaf in leaves)
 
 
-def _split(function: Function, start: Leaves, end: Leaves, rows: int) -> Split:
+def _split(
+    function: Function, ends: tuple[Leaves, Leaves], rows: int, rows_first: bool, only_if_pays: bool
+) -> Split | None:
+    start, end = (tuple(leaf.detach() for leaf in each) for each in ends)
     index = np.zeros(2, dtype=np.int64)
-    points = tuple(torch.stack((b[0], (a[0] + b[0]) / 2)).detach() for a, b in zip(start, end, strict=True))
-    recording = Recording()
-    recording.run(function, points, index)
-    script, z = _measured(recording, function, (start, end, points))
-    leaves = sum(shape[1:].numel() for shape in script.leaf_shapes)
-    costs = Costs(
-        sum(leaf[0].numel() for leaf in start), leaves, recording.multiply_adds // 2, recording.operations
-    )
-    inputs = tuple(tuple(leaf.detach() for leaf in each) for each in (start, end))
-    found = Split(function, script, (inputs[0], inputs[1]), rows, costs)
+    points = tuple(torch.stack((b[0], (a[0] + b[0]) / 2)) for a, b in zip(start, end, strict=True))
+    recording = Recording(rows_first)
+    script = recording.run(function, points, index)
+    inputs = sum(leaf[0].numel() for leaf in start)
+    costs = Costs(inputs, recording.elements // 2, recording.multiply_adds // 2, recording.operations)
+    if only_if_pays and not costs.pay:
+        return None
+    script, z = _measured(script, function, (start, end, points))
+    found = Split(function, script, (start, end), rows, costs)
     _require_equal(found, points, z, index)
     return found
 
 
 def _measured(
-    recording: Recording, function: Function, given: tuple[Leaves, Leaves, Leaves]
+    script: Script, function: Function, given: tuple[Leaves, Leaves, Leaves]
 ) -> tuple[Script, Leaves]:
     """Return the script with the shapes for any number of rows, and the leaves at the two points, end and middle.
 
@@ -172,24 +195,24 @@ def _measured(
     generator = torch.Generator().manual_seed(0)
     probes: list[torch.Tensor] = []
     for start, end, _ in zip(*given, strict=True):
-        a, b = start[0].detach(), end[0].detach()
+        a, b = start[0], end[0]
         noise = torch.randn(b.shape, dtype=torch.float64, generator=generator).to(b)
         far = b + ((b - a).abs().max() or 1.0) * noise
         probes.append(torch.stack((a, b, far, (2 * a - 3 * b + 5 * far) / 4)))
-    four, two = Following(recording.script()), Following(recording.script())
+    four, two = Following(script), Following(script)
     with torch.no_grad():
         z = four.run(function, tuple(probes), np.zeros(4, dtype=np.int64))
         pair = two.run(function, given[2], np.zeros(2, dtype=np.int64))
     for leaf, alone in zip(z, pair, strict=True):
         if leaf.shape[0] != 4 or alone.shape != (2, *leaf.shape[1:]):
-            raise Unfit("rows are not on axis 0 of a leaf")
+            raise _RowsMoved("rows are not on axis 0 of a leaf")
         allowed = _tolerance(leaf)[1] * leaf.abs().max().item()
         _require_close(leaf[3], (2 * leaf[0] - 3 * leaf[1] + 5 * leaf[2]) / 4, allowed)
         _require_close(torch.stack((leaf[1], (leaf[0] + leaf[1]) / 2)), alone, allowed)
-    return recording.script(_scaled(four.shapes, two.shapes)), pair
+    return replace(script, shapes=_scaled(four.shapes, two.shapes)), pair
 
 
-def _scaled(four: Sequence[torch.Size], two: Sequence[torch.Size]) -> list[tuple[tuple[int, int], ...]]:
+def _scaled(four: Sequence[torch.Size], two: Sequence[torch.Size]) -> tuple[Axes, ...]:
     """Return each axis as (fixed, per row), from the shapes for four rows and for two."""
 
     def axis(large: int, small: int) -> tuple[int, int]:
@@ -199,10 +222,10 @@ def _scaled(four: Sequence[torch.Size], two: Sequence[torch.Size]) -> list[tuple
             raise Unfit("a shape does not grow with the rows")
         return 0, large // 4
 
-    return [
+    return tuple(
         tuple(axis(*each) for each in zip(large, small, strict=True))
         for large, small in zip(four, two, strict=True)
-    ]
+    )
 
 
 def _require_equal(split: Split, points: Leaves, leaves: Leaves, index: np.ndarray) -> None:
@@ -210,12 +233,12 @@ def _require_equal(split: Split, points: Leaves, leaves: Leaves, index: np.ndarr
     x = tuple(leaf.clone().requires_grad_() for leaf in points)
     y = split.function(x, index)
     weights = torch.linspace(1, 2, y.numel(), dtype=y.dtype, device=y.device).reshape(y.shape)
-    expected = torch.autograd.grad(y, x, weights, allow_unused=True, materialize_grads=True)
+    expected = _gradient((y,), (weights,), x)
     z = tuple(leaf.detach().requires_grad_() for leaf in leaves)
     again = Replaying(split.script, len(index), suspicious=True).run(split.function, z, index)
     if again.shape != y.shape:
         raise Unfit("the shape of the output differs")
-    slopes = torch.autograd.grad(again, z, weights, allow_unused=True, materialize_grads=True)
+    slopes = _gradient((again,), (weights,), z)
     found = split.pull(slopes, index)
     tight, relative = _tolerance(y)
     # The size of the terms that f is summed from: it may itself be near 0.
@@ -223,6 +246,10 @@ def _require_equal(split: Split, points: Leaves, leaves: Leaves, index: np.ndarr
     _require_close(again, y, tight * (y.abs().max().item() + terms))
     for one, other in zip(found, expected, strict=True):
         _require_close(one, other, relative * other.abs().max().item())
+
+
+def _nothing(leaves: Leaves, index: np.ndarray) -> torch.Tensor:
+    raise Unfit("a template has no function")
 
 
 def _tolerance(reference: torch.Tensor) -> tuple[float, float]:
@@ -235,6 +262,12 @@ def _tolerance(reference: torch.Tensor) -> tuple[float, float]:
 def _require_close(one: torch.Tensor, other: torch.Tensor, allowed: float) -> None:
     if one.numel() and not (one - other).abs().max().item() <= allowed:
         raise Unfit("the split does not give the function's own numbers")
+
+
+def _gradient(outputs: Leaves, weights: Leaves, inputs: Leaves) -> Leaves:
+    # Not by `grad_outputs`: with them torch imports a symbolic algebra, a third of a second once a process.
+    total = torch.stack([(y * weight).sum() for y, weight in zip(outputs, weights, strict=True)]).sum()
+    return torch.autograd.grad(total, inputs, allow_unused=True, materialize_grads=True)
 
 
 def _rows(leaf: torch.Tensor, index: np.ndarray) -> torch.Tensor:

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from whence.backends import Array, Tap
-from whence.backends.generators import Guard, numpy_and_python
-from whence.backends.torch_copy import is_compiled, original_of, put_back, reached, structural_copy
+from whence.backends.generators import NUMPY, PYTHON, Source, Streams, streams_in_use
+from whence.backends.torch_copy import put_back, structural_copy
+from whence.backends.torch_reach import Reach, is_compiled, original_of, reached
 from whence.errors import BadInput, Refused
 
 _uncopied_lock = threading.RLock()
@@ -28,8 +29,10 @@ def device_of(model: Any) -> tuple[torch.device | None, torch.dtype | None]:
     return None, torch.get_default_dtype()
 
 
-def _states() -> tuple[torch.Tensor, list[torch.Tensor]]:
-    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if _cuda() else []
+def _state() -> tuple[bytes, list[bytes]]:
+    # As bytes, so that two states can be compared.
+    cuda = torch.cuda.get_rng_state_all() if _cuda() else []
+    return torch.get_rng_state().numpy().tobytes(), [each.numpy().tobytes() for each in cuda]
 
 
 def _seed(seed: int) -> None:
@@ -39,24 +42,32 @@ def _seed(seed: int) -> None:
         torch.cuda.manual_seed_all(seed)
 
 
-def _put_back(states: tuple[torch.Tensor, list[torch.Tensor]]) -> None:
-    torch.set_rng_state(states[0])
-    if states[1]:
-        torch.cuda.set_rng_state_all(states[1])
+def _put_back(state: tuple[bytes, list[bytes]]) -> None:
+    torch.set_rng_state(_tensor(state[0]))
+    if state[1]:
+        torch.cuda.set_rng_state_all([_tensor(each) for each in state[1]])
+
+
+def _tensor(state: bytes) -> torch.Tensor:
+    return torch.frombuffer(bytearray(state), dtype=torch.uint8)
 
 
 def _cuda() -> bool:
     return torch.cuda.is_available() and torch.cuda.is_initialized()
 
 
-_torch_generators = Guard(_states, _seed, _put_back)
+_TORCH = Source(_state, _seed, _put_back)
 
 
 @contextmanager
-def guarded_random_state(seed: int) -> Generator[None]:
-    """Seed the global generators a model may draw from; put them back when the last of several threads is done."""
-    with numpy_and_python(seed), _torch_generators(seed):
-        yield
+def guarded_random_state(seed: int) -> Generator[Streams]:
+    """Hold streams that stand in for the global generators when the model of the next session runs."""
+    with Streams(seed, (NUMPY, PYTHON, _TORCH), (_TORCH,)).opened() as streams:
+        before = streams_in_use.set(streams)
+        try:
+            yield streams
+        finally:
+            streams_in_use.reset(before)
 
 
 class TorchSession:
@@ -65,12 +76,12 @@ class TorchSession:
     def __init__(self, function: Callable[..., Any], notes: list[str]) -> None:
         self.function = function
         self._notes = notes
-        self._random_before = torch.get_rng_state()
+        self._streams = streams_in_use.get()
 
     @property
     def draws_randomness(self) -> bool:
-        """Whether torch's generator has been used since the session began."""
-        return not torch.equal(self._random_before, torch.get_rng_state())
+        """Whether the model has drawn random numbers since the session began."""
+        return self._streams is not None and self._streams.drawn
 
     def notes(self) -> list[str]:
         return self._notes
@@ -81,6 +92,11 @@ class TorchSession:
         return [name for name, _ in self.function.named_modules(remove_duplicate=False) if name]
 
     def run(self, inputs: Any, kwargs: Mapping[str, Any], tap: Tap | None = None) -> tuple[Any, Array | None]:
+        if self._streams is None:
+            return self._run(inputs, kwargs, tap)
+        return self._streams.run(lambda: self._run(inputs, kwargs, tap))
+
+    def _run(self, inputs: Any, kwargs: Mapping[str, Any], tap: Tap | None) -> tuple[Any, Array | None]:
         if tap is None:
             return self._call(inputs, kwargs), None
         with _tapped(self._module(tap.layer), tap) as seen:
@@ -168,21 +184,38 @@ def original(model: Any) -> Generator[TorchSession]:
         BadInput: the model's lazy layers have no weights yet.
     """
     notes: list[str] = []
-    modules, hindrance = reached(model)
+    reach = reached(model)
+    modules = reach.modules
     if any(is_compiled(each) or vars(each).get("_compiled_call_impl") for each in modules):
         notes.append("the model is compiled; it was explained through its original, uncompiled module")
     for each in modules:
         if any(nn.parameter.is_lazy(part) for part in (*each._parameters.values(), *each._buffers.values())):  # pyright: ignore[reportArgumentType]
             raise BadInput(f"the model's {type(each).__name__} has no weights yet; run the model once first")
+    if reach.opaque:
+        notes.append(
+            f"the model holds what cannot be copied ({', '.join(reach.opaque)}): what its forward pass changes in "
+            "there stays changed"
+        )
+    copied, hindrance = _copied(model, reach)
     if not hindrance:
-        yield TorchSession(structural_copy(model, modules), notes)
+        yield TorchSession(copied, notes)
         return
     if isinstance(model, nn.Module) or any(module.training for module in modules):
         notes.append(
             f"the model cannot be copied ({hindrance}); it was run itself, under a lock, and its modes were restored"
         )
-    with _uncopied_lock, put_back(modules):
+    with _uncopied_lock, put_back(reach):
         for module in modules:
             module.training = False
             vars(module).pop("_compiled_call_impl", None)
         yield TorchSession(original_of(model), notes)
+
+
+def _copied(model: Any, reach: Reach) -> tuple[Any, str]:
+    """Return the copy of a model, or None and what stands in its way."""
+    if reach.hindrance:
+        return None, reach.hindrance
+    try:
+        return structural_copy(model, reach), ""
+    except RecursionError:
+        return None, "what it holds is nested too deeply"

@@ -119,10 +119,17 @@ class Pieces(TorchDispatchMode):
         self._most.append(most)
 
     def _by_row(self, values: torch.Tensor) -> torch.Tensor:
-        """Return [n, -1]; where rows cannot be told apart, every row is bound by all."""
-        if values.ndim and values.shape[0] % self._rows == 0:
-            return values.reshape(self._rows, -1)
-        return values.reshape(1, -1).expand(self._rows, -1)
+        """Return [n, -1]: values of one row, or of several readings where the batch is not the first axis."""
+        rows, first = self._rows, values.shape[0] if values.ndim else 0
+        if first == rows:
+            return values.reshape(rows, -1)
+        readings = [values.movedim(i, 0).reshape(rows, -1) for i, n in enumerate(values.shape) if n == rows]
+        if first and first % rows == 0:
+            readings.append(values.reshape(rows, -1))
+        if not readings:
+            # Rows cannot be told apart: each is bound by all.
+            return values.reshape(1, -1).expand(rows, -1)
+        return readings[0] if len(readings) == 1 else torch.cat(readings, 1)
 
     def postpone(self, value: torch.Tensor, speed: torch.Tensor) -> None:
         """Keep the turns of a ReLU's input until its output, which is made next, is read."""
