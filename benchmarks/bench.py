@@ -26,6 +26,7 @@ try:
     from cases import Case, hand_written
     from measure import Table, interleaved, machine, milliseconds, relative
     from rich.console import Console
+    from tolerance import exact_integrals, to_two_percent
 
     import whence
 except ModuleNotFoundError as problem:
@@ -132,34 +133,6 @@ def _difference_in_float64(case: Case) -> torch.Tensor:
     return relative(explained(double, steps=STEPS).values, theirs)
 
 
-def to_a_tolerance(found: list[Case], effort: Effort) -> Table:
-    table = Table(
-        "To a tolerance (rtol 0.02, the default) against captum's default of 50 nodes",
-        f"True errors are relative L1, against {effort.reference:,} midpoint nodes: mean, and the worst example. "
-        "Reported is whence's own estimate, the mean over the examples.",
-        (
-            "case", "whence", "captum", "whence / captum", "gradients", "reported", "true error",
-            "captum's true error",
-        ),
-    )  # fmt: skip
-    for case in found:
-        reference = explained(case, steps=effort.reference, quadrature="midpoint").values
-        ours = explained(case)
-        times = interleaved(_defaults(case), effort.rounds(case), case.warm)
-        error, other = relative(ours.values, reference), relative(captum(case), reference)
-        table.rows.append((
-            case.name, milliseconds(times.of("whence")), milliseconds(times.of("captum")),
-            f"{times.ratio('whence', 'captum'):.2f}", f"{ours.evaluations.double().mean():.0f}",
-            f"{float(ours.error.mean()):.2%}",
-            f"{error.mean():.2%}, {error.max():.2%}", f"{other.mean():.2%}, {other.max():.2%}",
-        ))  # fmt: skip
-    return table
-
-
-def _defaults(case: Case) -> dict[str, Contestant]:
-    return {"whence": lambda: explained(case), "captum": lambda: captum(case)}
-
-
 def all_classes(found: list[Case], effort: Effort) -> Table:
     table = Table(
         'All ten classes at once (target="all") against ten runs',
@@ -257,7 +230,8 @@ def measured(found: list[Case], effort: Effort, folder: Path) -> Iterator[Table]
     yield memory(found, effort, folder)
     yield same_nodes(found, effort)
     yield same_numbers(found)
-    yield to_a_tolerance(found, effort)
+    yield to_two_percent(found, effort.rounds, effort.reference, explained, captum)
+    yield exact_integrals(found, 3 if effort is FULL else 1, explained)
     yield all_classes(found, effort)
     yield overhead(effort)
 
@@ -276,6 +250,9 @@ def main() -> int:
         action="store_true",
         help="one thread and processor time: steadier where others use the cores",
     )
+    parser.add_argument(
+        "--only", metavar="WORDS", default="", help="only the cases whose name holds these words"
+    )
     parser.add_argument("--out", type=Path, default=HERE / "results.md", metavar="FILE")
     asked = parser.parse_args()
     warnings.filterwarnings("ignore", module="captum")
@@ -284,6 +261,7 @@ def main() -> int:
         measure.clock = time.process_time
     console = Console(width=None if sys.stdout.isatty() else 160)
     found, missing = cases.load_all(asked.data_dir)
+    found = [case for case in found if asked.only in case.name]
     for line in missing:
         console.print(f"left out: {line}", style="yellow")
     if not found:

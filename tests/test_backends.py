@@ -78,6 +78,13 @@ CALLS = {
     "concatenate": lambda ops, n: [
         ops.concatenate([n(A), n(B)]), ops.concatenate((n(A), n(B)), 1), ops.concatenate([n(A)]),
     ],
+    "accumulate": lambda ops, n: [
+        _added(ops, n(np.ones((3, 3))), np.array([0, 2, 2, 0]), n(A)),
+        _added(ops, n(np.zeros((12, 3))), np.array([*range(12), 3, 3]), n(np.resize(A, (14, 3)))),
+    ],
+    "laid_out": lambda ops, n: [
+        ops.laid_out(n(PICTURE), True), ops.laid_out(n(PICTURE), False), ops.laid_out(n(A), True),
+    ],
     "argsort": lambda ops, n: [ops.argsort(n(A)), ops.argsort(n(np.array([[1.0, 0.0, 1.0, 0.0, 1.0]])))],
     "along": lambda ops, n: [ops.along(n(A), ops.argsort(n(B)))],
     "stack": lambda ops, n: [ops.stack([n(A), n(B)]), ops.stack((n(A), n(B)), 1)],
@@ -101,6 +108,15 @@ CALLS = {
 def _put(ops, array, rows, value):
     assert ops.put(array, rows, value) is None
     return array
+
+
+def _added(ops, sums, cell, rows):
+    weight = np.linspace(-1.0, 2.0, len(cell))
+    before = np.asarray(sums).copy()
+    write = ops.accumulate(sums, cell, weight, rows)
+    assert np.array_equal(np.asarray(sums), before), "it is written when it is said, not before"
+    write()
+    return sums
 
 
 def _native(value):

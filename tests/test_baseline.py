@@ -385,7 +385,7 @@ SETTINGS = {
     "several": lambda: whence.IntegratedGradients(baseline=[0.0, 1.0, baseline.mean()]),
     "blur": lambda: whence.BlurIntegratedGradients(sigma=3.0),
     "guided": lambda: whence.GuidedIntegratedGradients(steps=30, deviation=0.1),
-    "guided to a tolerance": lambda: whence.GuidedIntegratedGradients(steps=None),
+    "guided to a tolerance": lambda: whence.GuidedIntegratedGradients(rtol=0.02),
     "saliency": lambda: whence.Saliency(absolute=False),
     "sensitivity": lambda: whence.Sensitivity(step=0.1),
     "nested": lambda: whence.SmoothGrad(method=whence.IntegratedGradients(baseline=1.0), samples=7, noise=0.3),

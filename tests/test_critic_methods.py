@@ -303,7 +303,12 @@ def test_masked_features_stay_at_the_input_on_every_path(kind, per_example):
 def test_a_mask_of_inputs_cannot_hold_a_layer_on_a_blurred_path():
     with pytest.raises(Refused, match="where"):
         whence.explain(
-            Seen(), torch.rand(1, 3, 8, 6), target=0, at=whence.layer("seen"), path="blur", where=torch.ones(6)
+            Seen(),
+            torch.rand(1, 3, 8, 6),
+            target=0,
+            at=whence.layer("seen"),
+            path="blur",
+            where=torch.ones(6),
         )
 
 
@@ -551,3 +556,15 @@ def test_normalize_says_that_the_class_was_chosen_from_the_inputs_as_given():
     assert any("normalize" in note and "class" in note for note in result.notes)
     quiet = whence.explain(model, torch.tensor([[0.2, 0.9, 0.0]], dtype=F64), normalize=True)
     assert not any("normalize" in note for note in quiet.notes)
+
+
+@pytest.mark.parametrize("most", [24, 40, 64, 100])
+def test_another_pass_never_leaves_an_example_worse_than_it_was(monkeypatch, most):
+    fields = {"baseline": [0.0, 1.0], "rtol": 0.005, "max_evaluations": most}
+    x = normal(12, 4) * 0.3 + 0.5
+    after = whence.explain(network(), x, **fields)
+    monkeypatch.setattr("whence.path_methods.tightened", lambda problem, shares, *others: shares)
+    before = whence.explain(network(), x, **fields)
+    assert (after.error <= before.error).all()
+    assert (after.evaluations >= before.evaluations).all()
+    assert (after.evaluations <= 2 * most).all()

@@ -2,6 +2,7 @@
 """What a critic found where the model is run: state that leaked, arguments taken for rows, seeds, raw errors."""
 
 import collections
+import io
 import random
 import threading
 import types
@@ -12,9 +13,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from PIL import Image
 from torch import nn
 
 import whence
+from whence import caption, strip, view
+from whence.attribution import Attribution
 from whence.backends.torch_copy import structural_copy
 from whence.backends.torch_reach import reached
 
@@ -246,7 +250,7 @@ def test_an_argument_that_fits_neither_way_is_one_clear_sentence():
         assert len(x) == len(table) == 3
         return (x * table).sum(1)
 
-    with pytest.raises(whence.BadInput, match="argument 'table'.*one example at a time"):
+    with pytest.raises(whence.BadInput, match=r"argument 'table'.*one example at a time"):
         whence.explain(fixed, torch.ones(3, 2), kwargs={"table": torch.ones(3, 2)}, chunk=2)
 
 
@@ -294,14 +298,18 @@ def test_what_cannot_be_called_is_no_model(model):
         whence.explain(model, torch.ones(2, 2))
 
 
-@pytest.mark.parametrize("value", [np.array(3.0), np.ones(3), torch.tensor(3.0), np.float64(3.0), [np.array(1.0), 0.0]])
+@pytest.mark.parametrize(
+    "value", [np.array(3.0), np.ones(3), torch.tensor(3.0), np.float64(3.0), [np.array(1.0), 0.0]]
+)
 def test_methods_are_hashable_with_any_baseline(value):
     method = whence.IntegratedGradients(baseline=value)
     assert hash(method) == hash(whence.IntegratedGradients(baseline=value))
     assert method == whence.IntegratedGradients(baseline=value)
 
 
-@pytest.mark.parametrize("complex_input", [torch.ones(2, 2, dtype=torch.complex64), np.ones((2, 2), dtype=complex)])
+@pytest.mark.parametrize(
+    "complex_input", [torch.ones(2, 2, dtype=torch.complex64), np.ones((2, 2), dtype=complex)]
+)
 def test_complex_inputs_are_not_called_whole_numbers(complex_input):
     with pytest.raises(whence.BadInput, match="complex") as caught:
         whence.explain(lambda x: abs(x).sum(1), complex_input, "saliency")
@@ -436,3 +444,100 @@ def test_the_method_that_a_sampler_repeats_is_named_by_of():
     assert torch.equal(again.values, expected.values)
     with pytest.raises(whence.BadInput, match="option of IntegratedGradients"):
         whence.explain(model, x, of="sensitivity")
+
+
+# ---- pictures --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wide():
+    """A result on two pictures three times as wide as they are high."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 2, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(8, 3)
+    )
+    pixels = (np.random.default_rng(0).random((2, 100, 300, 3)) * 255).astype(np.uint8)
+    return whence.explain(model, pixels, preprocess=whence.Preprocess(), target=1)
+
+
+def blank_band(figure):
+    """The longest run of rows without any ink, in inches."""
+    pixels = np.asarray(Image.open(io.BytesIO(view.png(figure))).convert("L"))
+    longest = run = 0
+    for row in pixels:
+        run = run + 1 if (row > 250).all() else 0
+        longest = max(longest, run)
+    return longest / 110
+
+
+def test_figures_of_wide_pictures_have_no_blank_bands(wide):
+    for drawn in (
+        view.comparison_figure({f"method {k}": wide for k in range(7)}),
+        view.development_figure([(f"epoch {k}", wide) for k in range(7)]),
+    ):
+        assert blank_band(drawn) <= 0.35
+    assert blank_band(wide.plot()) <= 0.7
+
+
+def test_an_overlay_file_says_what_it_shows_and_is_large_enough_to_see():
+    picture = np.random.default_rng(0).integers(0, 255, (8, 8, 1), dtype=np.uint8)
+    values = np.zeros((1, 8, 8, 1))
+    values[0, 2, 3], values[0, 5, 5] = 1.0, -1.0
+    given = dict(values=values, picture=picture[None], channel_axis=3, output=np.ones(1))
+    result = Attribution(
+        method="integrated_gradients", target=np.array([3]), settings={"baseline": "a black picture"}, **given
+    )
+    drawn = strip.captioned_overlay(result, picture)
+    overlay = result.overlay()[0]
+    side = drawn.shape[0] - drawn.shape[0] % 280
+    assert drawn.shape[1] >= 2 * 280 and side == 280
+    assert np.array_equal(drawn[5:280:35, 297::35][:8, :8], overlay)
+    words = drawn[280:]
+    assert (words.min(2) < 100).any(), "there are letters"
+    red, _, blue = np.moveaxis(words.astype(int), 2, 0)
+    assert (red - blue > 60).any() and (blue - red > 60).any(), "the legend shows both sides"
+    positive = Attribution(
+        method="saliency", target=np.array([3]), settings={}, **{**given, "values": np.abs(values)}
+    )
+    words = strip.captioned_overlay(positive, picture)[280:].astype(int)
+    assert (words[..., 0] - words[..., 1] > 60).any(), "the legend is purple"
+    nothing = Attribution(
+        method="saliency", target=np.array([3]), settings={}, **{**given, "values": 0 * values}
+    )
+    words = strip.captioned_overlay(nothing, picture)[280:].astype(int)
+    assert np.ptp(words, axis=2).max() < 30, "a map of zeros has no legend"
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (3, 60), (60, 3), (100, 100), (90, 1400), (600, 40)])
+def test_the_strip_fits_pictures_of_every_shape(shape):
+    result = Attribution(
+        values=np.ones((1, *shape, 3)), method="blur_integrated_gradients", target=np.array([3]), output=np.ones(1),
+        settings={"target_name": "a class with a very long name, " * 6, "baseline": "the blurred picture"},
+        channel_axis=3,
+    )  # fmt: skip
+    drawn = strip.captioned_overlay(result, np.zeros((*shape, 3), dtype=np.uint8))
+    assert drawn.dtype == np.uint8 and drawn.shape[1] >= strip.NARROWEST
+    # No letter is cut off at the edges of the strip.
+    assert (drawn[-3:] == 255).all() and (drawn[-60:, -2:] == 255).all()
+
+
+def test_a_map_without_two_axes_names_the_way_out():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 5), nn.Linear(5, 2))
+    pixels = np.zeros((1, 2, 2, 1), dtype=np.uint8)
+    found = whence.explain(
+        model, pixels, "saliency", at=whence.layer("1"), preprocess=whence.Preprocess(), target=0
+    )
+    with pytest.raises(whence.BadInput, match=r"height and a width.*\(5,\): plot\(\) draws it"):
+        found.overlay()
+
+
+def test_what_a_picture_is_compared_with_is_said_in_words():
+    words = {
+        None: "a black picture", 0.5: "the constant 0.5", "white": "a white picture", "mean": "its own mean colour",
+        "blur": "the blurred picture", "boundary": "the nearest other class", (0.0, "white"): "2 baselines, averaged",
+    }  # fmt: skip
+    for given, expected in words.items():
+        value = list(given) if isinstance(given, tuple) else given
+        assert caption.baseline_text(whence.IntegratedGradients(baseline=value)) == expected, given
+    one = whence.IntegratedGradients(baseline=np.zeros((1, 2, 2)))
+    assert caption.baseline_text(one) == "the picture given"

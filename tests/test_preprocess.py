@@ -65,9 +65,9 @@ def test_a_size_alone_is_a_square():
 def test_with_a_crop_the_size_is_the_shorter_side_and_the_centre_is_kept(height, width):
     picture = photo(height, width)
     shorter = min(height, width)
-    resized = (round(height * 24 / shorter), round(width * 24 / shorter))
+    resized = (int(height * 24 / shorter), int(width * 24 / shorter))
     whole = by_pillow(picture, resized)
-    top, left = (resized[0] - 16) // 2, (resized[1] - 16) // 2
+    top, left = round((resized[0] - 16) / 2), round((resized[1] - 16) / 2)
     given = applied(whence.Preprocess(size=24, crop=16), picture[None])[0]
     assert np.abs(given - whole[:, top : top + 16, left : left + 16]).max() < 1e-2
 
@@ -345,3 +345,38 @@ def test_the_wrong_channels_are_refused(channels):
     with pytest.raises(BadInput, match="the model takes 3"):
         whence.explain(Waves(), np.zeros((1, 8, 10, channels), np.uint8), "saliency", target=0,
                        preprocess=whence.Preprocess(mean=MEAN))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("picture", "size", "wanted"),
+    [((427, 640), 256, (256, 383)), ((640, 427), 256, (383, 256)), ((480, 640), 232, (232, 309))],
+)
+def test_the_longer_side_is_cut_off_as_torchvision_does(picture, size, wanted):
+    assert whence.Preprocess(size=size, crop=224).resized(*picture) == wanted
+
+
+def test_the_place_of_an_odd_crop_is_rounded_as_torchvision_does():
+    picture = photo(12, 9)[None]  # (12 - 5) / 2 = 3.5 and (9 - 4) / 2 = 2.5, to the even one
+    given = applied(whence.Preprocess(crop=(5, 4)), picture)[0]
+    assert np.allclose(given, np.moveaxis(picture[0, 4:9, 2:6] / 255, -1, 0), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [np.int64(8), (np.int64(8), np.int32(8)), [8, 8]])
+def test_a_size_may_be_any_whole_number(size):
+    assert whence.Preprocess(size=size).resized(20, 30) == (8, 8)
+    assert hash(whence.Preprocess(size=size)) is not None
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"std": float("nan")}, "finite"),
+        ({"mean": (0.1, float("inf"), 0.2)}, "finite"),
+        ({"range": (0.0, float("nan"))}, "finite"),
+        ({"size": 2.5}, "whole numbers"),
+        ({"crop": (3, 4, 5)}, "height, width"),
+    ],
+)
+def test_numbers_that_cannot_be_meant_are_refused(fields, words):
+    with pytest.raises(BadInput, match=words):
+        whence.Preprocess(**fields)

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from whence.errors import UnsupportedByBackend as UnsupportedByBackend
     from whence.errors import WhenceError as WhenceError
     from whence.errors import WorkFailed as WorkFailed
-    from whence.explainer import explain as explain
     from whence.expected_gradients import ExpectedGradients as ExpectedGradients
+    from whence.explainer import explain as explain
     from whence.gradient_methods import InputXGradient as InputXGradient
     from whence.gradient_methods import Saliency as Saliency
     from whence.gradient_methods import Sensitivity as Sensitivity

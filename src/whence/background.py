@@ -130,9 +130,7 @@ def limits(problem: Problem, leaf: Array, low: float | None, high: float | None)
 
 
 def _parts(rows: Any) -> list[Any]:
-    parts = (
-        rows.values() if isinstance(rows, Mapping) else rows if isinstance(rows, tuple) else (rows,)
-    )
+    parts = rows.values() if isinstance(rows, Mapping) else rows if isinstance(rows, tuple) else (rows,)
     return [part for part in parts if part is not None]
 
 

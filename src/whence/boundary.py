@@ -112,7 +112,7 @@ class _Search:
         return rivals >= y[rows, self.top]
 
     def bisect(self, beyond: Leaves) -> Leaves:
-        """Return the last point of the first class between each input and the point beyond the boundary."""
+        """Return the first point of the other class on the way from each input to the one beyond, to 2⁻²⁵ of it."""
         near, far = np.zeros(len(self.top)), np.ones(len(self.top))
         for _ in range(BISECTIONS):
             middle = (near + far) / 2

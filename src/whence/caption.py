@@ -122,9 +122,16 @@ def baseline_text(method: Method) -> str:
         return f"{len(baseline)} baselines, averaged"
     if hasattr(baseline, "shape"):
         return "the picture given" if baseline.shape[0] == 1 else "the mean over the pictures given"
-    name = baseline if isinstance(baseline, str) else getattr(baseline, "name", None) or type(baseline).__name__
+    name = (
+        baseline if isinstance(baseline, str) else getattr(baseline, "name", None) or type(baseline).__name__
+    )
     known = {"black": "a black picture", "white": "a white picture", "mean": "its own mean colour"}
-    known |= {"blurred": "the blurred picture", "uniform": "uniform noise", "boundary": "the nearest other class"}
+    known |= {
+        "blur": "the blurred picture",
+        "blurred": "the blurred picture",
+        "uniform": "uniform noise",
+        "boundary": "the nearest other class",
+    }
     return known.get(name.lower(), "what counts as absent")
 
 

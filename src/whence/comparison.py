@@ -13,13 +13,25 @@ from jaxtyping import Float
 from whence import view
 from whence.caption import at_row, number, scale_text, several_text, short_scale_text, target_text, written
 from whence.errors import BadInput
-from whence.panel import add_colour_bar, draw_map, draw_picture, finite_maps, folded, plain, wrapped
+from whence.panel import (
+    add_colour_bar,
+    draw_map,
+    draw_picture,
+    finite_maps,
+    folded,
+    plain,
+    proportion,
+    wrapped,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from whence.attribution import Attribution, Reduce
 
+
+# The side of a panel, in inches; titles need some width.
+PANEL, NARROWEST = 2.15, 1.95
 
 # ---- methods -----------------------------------------------------------------------------------------------
 
@@ -38,9 +50,11 @@ def comparison_figure(results: Mapping[str, Attribution], row: int = 0, reduce: 
     first = next(iter(results.values()))
     pictures = _input_of(results.values(), row)
     panels = len(maps) + len(pictures)
-    rows, columns = _shape(panels, min(8, max(4, math.ceil(math.sqrt(1.5 * panels)))))
-    width = max(2.15 * columns, 6.0)
-    whole = Figure(figsize=(width, 2.6 * rows + 0.8), layout="constrained")
+    across, down = _box([*maps, *pictures])
+    most = min(8, max(4, math.ceil(math.sqrt(1.5 * panels))))
+    rows, columns = _shape(panels, min(most, max(2, int(most * PANEL / across))) if across > PANEL else most)
+    width = max(across * columns, 6.0)
+    whole = Figure(figsize=(width, (down + 0.55) * rows + 0.9), layout="constrained")
     axes = _grid(whole, rows, columns, panels)
     for picture in pictures:
         given = axes.pop(0)
@@ -60,6 +74,15 @@ def comparison_figure(results: Mapping[str, Attribution], row: int = 0, reduce: 
     below += f" {several}." if several else ""
     whole.supxlabel(wrapped(below, width), fontsize=9, color="0.25")
     return whole
+
+
+def _box(drawn: Sequence[Any]) -> tuple[float, float]:
+    """Return the width and height, in inches, that the panels of these maps and pictures take."""
+    tall = proportion(*(each.shape for each in drawn))
+    across = (
+        float(np.clip(PANEL / tall, NARROWEST, PANEL)) if tall > 1 else min(PANEL * max(1.0, 0.4 / tall), 4.3)
+    )
+    return across, min(across * tall, 1.25 * PANEL)
 
 
 def _row_map(result: Attribution, row: int, reduce: Reduce) -> Float[np.ndarray, "*shape"]:
@@ -109,8 +132,12 @@ def development_figure(
     pictures = _input_of((result for _, result in results), row)
     panels = len(maps) + len(pictures)
     rows, columns = _shape(panels, 6)
-    whole = Figure(figsize=(max(2.3 * columns, 6.9), 2.7 * rows + 3.3), layout="constrained")
-    parts: Any = whole.subfigures(2, 1, height_ratios=[2.7 * rows + 0.6, 2.7])
+    across, down = _box([*maps, *pictures])
+    maps_height = (down + 0.6) * rows + 0.7
+    whole = Figure(
+        figsize=(max((across + 0.15) * columns + 0.6, 6.9), maps_height + 2.7), layout="constrained"
+    )
+    parts: Any = whole.subfigures(2, 1, height_ratios=[maps_height, 2.7])
     top, bottom = parts
     axes = _grid(top, rows, columns, panels)
     for picture in pictures:

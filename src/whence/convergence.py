@@ -2,9 +2,8 @@
 
 With T the trapezoid sum of segment s and D_s its last change:
 
-- Gradients that jump (ReLU, max-pool): independent jumps leave the error D_s/√3 in a segment. With the changes D_g of
-  groups of segments the expected L1 error is Σ_i c √(Σ_g D_gi²/3), c = E|Σ_g z_g| / E √(Σ_g z_g²) for normal z. From
-  few jumps it scatters, so it is raised by MARGIN / √(effective number of jumps).
+- Gradients that jump (ReLU, max-pool): independent jumps leave the error D_s/√3 in a segment, so ‖Σ_s D_s‖₁/√3 is the L1
+  error to expect. From few jumps it scatters, so it is raised by MARGIN / √(effective number of jumps).
 - Smooth gradients: D shrinks fourfold with each halving. Then T + D/3 is of fourth order (Richardson 1911), and what D
   deviates from fourfold is how much that sum still changes; its error is a fifteenth of it (a quarter is stated).
 - Whatever the gradients: the error is never below the completeness residual, |ΣA − (f(x) − f(x'))| ≤ ‖A − A*‖₁. A
@@ -14,15 +13,14 @@ With T the trapezoid sum of segment s and D_s its last change:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import exp, pi, sqrt
+from math import sqrt
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.special import gammaln
 
 from whence.backends import Array, Leaves, Operations
 from whence.segments import FIRST_CELLS, Segments
-from whence.shares import norms, sums
+from whence.shares import norms
 
 # Chosen on the digits' networks and four photographs, so that at least 95 % of examples are within their tolerance.
 MARGIN = 1.5
@@ -52,44 +50,29 @@ class Verdict:
     part: Float[np.ndarray, "rows segments"]
 
 
-def judge(state: Segments, rows: Int[np.ndarray, "some"], rise: Float[np.ndarray, "some *classes"]) -> Verdict:
+def judge(
+    state: Segments, rows: Int[np.ndarray, "some"], rise: Float[np.ndarray, "some *classes"]
+) -> Verdict:
     """Estimate the errors of some rows; `rise` is f(x) − f(x')."""
     ops, keep = state.problem.ops, rise.ndim
     values, changes = state.shares(rows)
-    size = np.asarray(sum(norms(ops, leaf, keep) for leaf in values))
-    features = sum(int(np.prod(leaf.shape[keep:], dtype=int)) for leaf in values)
-    spread = _spread(ops, changes, np.where(size > 0, size / features, 1.0))
-    expected = _expected(changes[0].shape[1]) / sqrt(3)
-    jumps = spread * expected * (1 + MARGIN / np.sqrt(_effective_jumps(state, rows)))
+    size, change = (np.asarray(sum(norms(ops, leaf, keep) for leaf in each)) for each in (values, changes))
+    jumps = change / sqrt(3) * (1 + MARGIN / np.sqrt(_effective_jumps(state, rows)))
     residual, extrapolated = _residuals(state, rows, rise)
     bend = _deviation(state, rows)
-    smooth, error = bend <= SMOOTH, np.maximum(jumps, residual)
+    smooth = (bend <= SMOOTH) & (extrapolated <= SMOOTH * change)
+    error = np.maximum(jumps, residual)
     if smooth.any():
-        whole = np.asarray(sum(norms(ops, change.sum(1), keep) for change in changes))
-        smooth &= extrapolated <= SMOOTH * whole
-        error = np.where(smooth, np.maximum(whole * np.minimum(bend, 1) * SMOOTH_ERROR, extrapolated), error)
+        error = np.where(smooth, np.maximum(change * np.minimum(bend, 1) * SMOOTH_ERROR, extrapolated), error)
         values = tuple(_extrapolated(ops, *each, smooth) for each in zip(values, changes, strict=True))
     return Verdict(values, _relative(error, size), smooth, ~smooth & (residual > jumps), state.parts(rows))
 
 
-def _extrapolated(ops: Operations, values: Array, change: Array, smooth: Bool[np.ndarray, "some *classes"]) -> Array:
+def _extrapolated(
+    ops: Operations, values: Array, change: Array, smooth: Bool[np.ndarray, "some *classes"]
+) -> Array:
     third = smooth.reshape(*smooth.shape, *(1,) * (values.ndim - smooth.ndim)) / 3
-    return values + change.sum(1) * ops.like(third, values)
-
-
-def _spread(
-    ops: Operations, changes: Leaves, unit: Float[np.ndarray, "some *classes"]
-) -> Float[np.ndarray, "some *classes"]:
-    """Return Σ_i √(Σ_g D_gi²) for changes [some, groups, (K), ...].
-
-    It is taken in units of the mean share, so that squares neither vanish nor overflow in single precision.
-    """
-    total = np.zeros(unit.shape)
-    for change in changes:
-        scale = unit.reshape(len(unit), 1, *unit.shape[1:], *(1,) * (change.ndim - 1 - unit.ndim))
-        scaled = change / ops.like(scale, change)
-        total = total + sums(ops, (scaled * scaled).sum(1) ** 0.5, unit.ndim)
-    return total * unit
+    return values + change * ops.like(third, values)
 
 
 def choose(
@@ -116,11 +99,6 @@ def choose(
     chosen = np.zeros(state.cells.shape, dtype=bool)
     chosen[rows[:, None], order] = wanted & (spent <= budget)
     return chosen
-
-
-def _expected(count: int) -> float:
-    """Return E|Σ z| / E √(Σ z²) for `count` standard normal z: 1 for one, √(2/π) for many."""
-    return sqrt(2 * count / pi) / (sqrt(2) * exp(gammaln((count + 1) / 2) - gammaln(count / 2)))
 
 
 def _effective_jumps(state: Segments, rows: np.ndarray) -> Float[np.ndarray, "some *classes"]:

@@ -98,9 +98,7 @@ class _Draws:
     def _only(self) -> Leaves:
         return self._source.start(self.problem, 0)
 
-    def points(
-        self, alpha: Float[np.ndarray, "n"], index: Rows, node: Rows
-    ) -> tuple[Leaves, Leaves]:
+    def points(self, alpha: Float[np.ndarray, "n"], index: Rows, node: Rows) -> tuple[Leaves, Leaves]:
         """Return x' + α (x − x') and x − x', each with its own x'."""
         ops = self.problem.ops
         begin = self.at(index, node % self.count)

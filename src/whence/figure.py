@@ -31,6 +31,7 @@ from whence.panel import (
     draw_map,
     draw_picture,
     finite_maps,
+    proportion,
     wrapped,
 )
 
@@ -41,8 +42,9 @@ if TYPE_CHECKING:
 
 # A figure of a whole data set would not fit a page.
 MOST_ROWS = 16
-# The side of a panel, in inches.
+# The longer side of a panel, in inches, and how far the shorter may shrink: captions and bars of colours need room.
 PANEL = 2.95
+LOWEST, NARROWEST = 0.9, 1.9
 
 
 def figure(result: Attribution, reduce: Reduce = "sum") -> Figure:
@@ -58,9 +60,11 @@ def figure(result: Attribution, reduce: Reduce = "sum") -> Figure:
 
     maps = finite_maps(result, reduce)
     rows = min(len(maps), MOST_ROWS)
-    # Inches, laid out by hand: an automatic layout lets the titles run into square pictures.
-    body = PANEL + 0.9 if maps.ndim == 3 else 0.7 + BAR * min(MOST_BARS, maps[0].size)
-    width, height = 13.7 if maps.ndim == 3 and result.picture is not None else 7.5, body + 1.35
+    picture = result.picture if maps.ndim == 3 else None
+    across, down = _box(maps.shape[1:], *([] if picture is None else [picture.shape[1:]]))
+    # Inches, laid out by hand: an automatic layout lets the titles run into square pictures. Narrow captions are tall.
+    body = down + 0.9 + 0.4 * (PANEL - across) if maps.ndim == 3 else 0.7 + BAR * min(MOST_BARS, maps[0].size)
+    width, height = 7.5 if picture is None else 4 * across + 1.9, body + 1.35
     whole = Figure(figsize=(width, height * rows))
     for row in range(rows):
         top = row * height
@@ -74,6 +78,12 @@ def figure(result: Attribution, reduce: Reduce = "sum") -> Figure:
             below += [f"{rows} of {len(maps)} examples are shown"] if len(maps) > rows else []
         _write(whole, top + 0.85 + body, "\n".join(filter(None, below)), fontsize=9, color="0.25")
     return whole
+
+
+def _box(*shapes: Sequence[int]) -> tuple[float, float]:
+    """Return the width and height, in inches, of the panels for maps and pictures of these shapes."""
+    tall = proportion(*shapes)
+    return max(PANEL * min(1.0, 1.0 / tall), NARROWEST), max(PANEL * min(1.0, tall), LOWEST)
 
 
 def _write(whole: Figure, top: float, text: str, **style: Any) -> None:
@@ -90,16 +100,19 @@ def _draw_row(
         below = (
             f"{textwrap.fill(scale_text(map), 50)}\nvalues from {number(map.min())} to {number(map.max())}"
         )
-        _draw_heat_map(whole, 2.2, top, map).set_xlabel(below, fontsize=8)
+        box = _box(map.shape)
+        left = (whole.get_figwidth() - box[0] - 0.6) / 2
+        _draw_heat_map(whole, left, top, box, map).set_xlabel(below, fontsize=8)
     else:
         _draw_panels(whole, top, map, result.picture[row])
 
 
 def _draw_panels(whole: Figure, top: float, map: Float[np.ndarray, "h w"], picture: Any) -> None:
+    box = _box(map.shape, picture.shape)
     # More room after the heat map, for its bar of colours.
-    lefts = [0.2 + place * (PANEL + 0.3) + (0.7 if place > 1 else 0.0) for place in range(4)]
-    heat = _draw_heat_map(whole, lefts.pop(1), top, map)
-    given, mask, overlay = (bare(axes_at(whole, left, top, PANEL, PANEL)) for left in lefts)
+    lefts = [0.2 + place * (box[0] + 0.3) + (0.7 if place > 1 else 0.0) for place in range(4)]
+    heat = _draw_heat_map(whole, lefts.pop(1), top, box, map)
+    given, mask, overlay = (bare(axes_at(whole, left, top, *box)) for left in lefts)
     draw_picture(given, picture)
     mask.imshow(view.saliency_mask(map), cmap="gray", vmin=0, vmax=1)
     overlay.imshow(view.overlay(picture, map))
@@ -110,15 +123,18 @@ def _draw_panels(whole: Figure, top: float, map: Float[np.ndarray, "h w"], pictu
         (overlay, "overlay", overlay_text(map, picture.shape)),
     ):
         axes.set_title(title, fontsize=10)
-        axes.set_xlabel(textwrap.fill(below, 46), fontsize=8)
+        axes.set_xlabel(textwrap.fill(below, int(46 * box[0] / PANEL)), fontsize=8)
 
 
-def _draw_heat_map(whole: Figure, left: float, top: float, map: Float[np.ndarray, "h w"]) -> Any:
+def _draw_heat_map(
+    whole: Figure, left: float, top: float, box: tuple[float, float], map: Float[np.ndarray, "h w"]
+) -> Any:
     """Draw a map with its bar of colours to the right, as tall as the map; return the map's axes."""
-    axes = axes_at(whole, left, top, PANEL, PANEL)
+    axes = axes_at(whole, left, top, *box)
     draw_map(axes, map)
-    tall = PANEL * min(1.0, map.shape[0] / map.shape[1])
-    beside = axes_at(whole, left + PANEL + 0.08, top + (PANEL - tall) / 2, 0.13, tall)
+    tall = max(min(box[1], box[0] * map.shape[0] / map.shape[1]), LOWEST)
+    wide = min(box[0], box[1] * map.shape[1] / map.shape[0])
+    beside = axes_at(whole, left + (box[0] + wide) / 2 + 0.08, top + (box[1] - tall) / 2, 0.13, tall)
     add_colour_bar(whole, map, view.colour_scale(map), view.is_signed(map), cax=beside)
     return axes
 

@@ -182,9 +182,7 @@ def _times(problem: Problem, sums: Leaves, steps: Leaves, row: Rows) -> Leaves:
     )
 
 
-def _squares(
-    problem: Problem, sums: Leaves, ways: Leaves | None, row: Rows
-) -> Float[np.ndarray, "m cells"]:
+def _squares(problem: Problem, sums: Leaves, ways: Leaves | None, row: Rows) -> Float[np.ndarray, "m cells"]:
     ops, each = problem.ops, int(np.prod(problem.output.shape[1:], dtype=int))
     found = np.zeros((*sums[0].shape[:2], each))
     for leaf, total in enumerate(sums):

@@ -35,6 +35,11 @@ def axes_at(whole: Figure, left: float, top: float, width: float, height: float)
     return whole.add_axes((left / across, 1.0 - (top + height) / down, width / across, height / down))
 
 
+def proportion(*shapes: Sequence[int]) -> float:
+    """Return the largest height over width among shapes of pictures and maps; 1 where none has two axes."""
+    return max((shape[0] / shape[1] for shape in shapes if len(shape) >= 2), default=1.0)
+
+
 def bare(axes: Any) -> Any:
     """Return the axes without ticks, in a pale frame."""
     axes.set_xticks([])

@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from whence import exact, guided, quadrature, taylor
+from whence import exact, guided, held, quadrature, taylor
 from whence import path as paths
 from whence.backends import Array, Leaves
-from whence.background import beside_inputs
 from whence.baseline import resolve, strata
 from whence.counts import whole
 from whence.errors import BadInput, Refused
 from whence.integrate import DEFAULT_MAX_EVALUATIONS, DEFAULT_RTOL, Accuracy, integrate
-from whence.path import Guided, Points
+from whence.path import Guided
 from whence.problem import Problem
 from whence.registry import Method, register
 from whence.sampler import Stratum, average, tightened
@@ -33,14 +32,15 @@ class IntegratedGradients(Method):
     """The gradient averaged along a path from a baseline to the input, times the way: its shares sum to f(x) − f(x').
 
     Attributes:
-        baseline: what "absent" means; None is black for pictures in pixels, else 0; several are averaged.
+        baseline: what "absent" means; None is black for pictures in pixels, else 0; several are averaged, and the
+            error is that of the mean.
         path: None is the straight line; "stochastic", "blur", "guided" or whence.path.…
         rtol: the relative L1 error that is asked for.
         steps: a fixed number of nodes instead of a tolerance (Gauss–Legendre unless `quadrature` says otherwise).
         quadrature: tolerance, gauss, midpoint, trapezoid, left, right, monte_carlo, taylor (second order at the
             input, Δ ⊙ (∇f − ½ HΔ)) or exact (piecewise-linear networks, one gradient for each linear piece).
-        max_evaluations: at most so many gradients for each example and baseline; None is 1,024, and 100,000 pieces
-            for exact.
+        max_evaluations: at most so many gradients for each example and baseline (for the mean baseline of several);
+            None is 1,024, and 100,000 pieces for exact.
         where: a mask of the features that take the path; the others stay at the input.
         normalize: map each example to [0, 1] by its own range before it is explained; without a target, the class is
             still the top one of the inputs as given.
@@ -61,7 +61,7 @@ class IntegratedGradients(Method):
     def attribute(self, problem: Problem) -> Shares:
         problem = _normalized(problem) if self.normalize else problem
         way = _Way(resolve(self.baseline, problem.run.pictures), paths.resolve(self.path), self.where)
-        _check_path(way.path, self.quadrature, self.baseline)
+        self._check_path(way.path, problem)
         name = quadrature.check(self.quadrature, self.steps, self.rtol)
         most = self.max_evaluations
         if most is None:
@@ -69,6 +69,20 @@ class IntegratedGradients(Method):
         accuracy = Accuracy(name, self.steps, self.rtol, most)
         shares = way.average(problem, accuracy)
         return tightened(problem, shares, way.draws, accuracy, way.average) if way.draws > 1 else shares
+
+    def _check_path(self, path: Any, problem: Problem) -> None:
+        if isinstance(path, paths.Blur) and self.baseline is not None:
+            raise Refused(
+                "a blurred path begins at the blurred picture and takes no baseline; leave baseline out"
+            )
+        if isinstance(path, paths.Blur) and self.where is not None and problem.site is not None:
+            raise Refused(
+                "where names features of the input, and a blurred path at a layer blurs the layer's own; leave it out"
+            )
+        if isinstance(path, Guided) and self.quadrature not in (None, "tolerance"):
+            raise BadInput(
+                f"a guided path goes step by step and takes no quadrature {self.quadrature}; leave one of them out"
+            )
 
 
 def _check_accuracy(name: str | None, steps: Any, rtol: Any, most: Any) -> None:
@@ -80,18 +94,11 @@ def _check_accuracy(name: str | None, steps: Any, rtol: Any, most: Any) -> None:
         return
     if steps is not None:
         raise BadInput(
-            f"steps={steps} fixes the number of gradients and rtol={rtol} asks for as many as it takes; give one of them"
+            f"steps={steps} fixes the number of gradients and rtol={rtol} asks for as many as it takes; give one"
         )
     if chosen not in ("tolerance", "monte_carlo"):
-        raise BadInput(f"quadrature {chosen} does not go by a tolerance; leave rtol={rtol} or the quadrature out")
-
-
-def _check_path(path: Any, name: str | None, baseline: Any) -> None:
-    if isinstance(path, paths.Blur) and baseline is not None:
-        raise Refused("a blurred path begins at the blurred picture and takes no baseline; leave baseline out")
-    if isinstance(path, Guided) and name not in (None, "tolerance"):
         raise BadInput(
-            f"a guided path walks step by step and takes no quadrature {name}; leave quadrature or path out"
+            f"quadrature {chosen} does not go by a tolerance; leave rtol={rtol} or the quadrature out"
         )
 
 
@@ -113,7 +120,9 @@ class _Way:
 
         def draw(number: int) -> Shares:
             absent = _absent(problem, self.baseline, number // self.path.draws, self.where)
-            start = _held(problem, self.path.start(problem, problem.project(absent)), self.path, self.where)
+            start = self.path.start(problem, problem.project(absent))
+            # A blurred path begins elsewhere than at the baseline.
+            start = held.place(problem, start, self.where) if problem.site is None else start
             output = problem.value(start)
             shares = self._integral(problem, start, output, accuracy, number)
             return shares.with_residual(problem, output)
@@ -139,14 +148,17 @@ class _Way:
         path = self.path
         if accuracy.quadrature in ("taylor", "exact"):
             if not isinstance(path, paths.Straight):
-                raise Refused(f"quadrature {accuracy.quadrature} goes along the straight line; leave path out")
+                raise Refused(
+                    f"quadrature {accuracy.quadrature} goes along the straight line; leave path out"
+                )
             if accuracy.quadrature == "taylor":
                 return taylor.integrate(problem, start)
             return exact.integrate(problem, start, accuracy.max_evaluations)
         if isinstance(path, Guided):
             return guided.integrate(problem, start, path, accuracy)
         points = path.between(problem, start, number)
-        return integrate(problem, _holding(problem, points, self.where), accuracy, absent, number)
+        points = held.curve(problem, points, self.where) if problem.site is None else points
+        return integrate(problem, points, accuracy, absent, number)
 
 
 def _absent(problem: Problem, baseline: Any, draw: int, where: Any) -> Leaves:
@@ -155,57 +167,7 @@ def _absent(problem: Problem, baseline: Any, draw: int, where: Any) -> Leaves:
     for leaf in start:
         if not problem.ops.is_finite(leaf):
             raise BadInput("the baseline holds NaN or infinity; nothing can be counted from there")
-    return _kept(problem, start, where)
-
-
-def _kept(problem: Problem, start: Leaves, where: Any) -> Leaves:
-    """Return points at the input with the features outside the mask as they are in the inputs."""
-    if where is None:
-        return start
-    masks = zip(_masks(problem, where), start, problem.inputs, strict=True)
-    return tuple(problem.ops.where(mask, point + x * 0, x) for mask, point, x in masks)
-
-
-def _masks(problem: Problem, where: Any) -> Leaves:
-    """Return one mask for each input, [n or 1, ...]."""
-    given = problem.run.structure.parts(where)
-    if len(given) != len(problem.inputs):
-        raise BadInput(f"where has {len(given)} masks for {len(problem.inputs)} inputs; give one for each")
-    ops = problem.ops
-    return tuple(
-        beside_inputs(ops.like(mask, x), x, problem, "where")
-        for mask, x in zip(given, problem.inputs, strict=True)
-    )
-
-
-def _held(problem: Problem, start: Leaves, path: Any, where: Any) -> Leaves:
-    """Return where a path begins, with the masked features at the input also if it leaves the baseline's place."""
-    if where is None or problem.site is not None:
-        if where is not None and isinstance(path, paths.Blur):
-            raise Refused("where names features of the input, and a blurred path at a layer has its own; leave it out")
-        return start
-    return _kept(problem, start, where)
-
-
-def _holding(problem: Problem, points: Points, where: Any) -> Points:
-    """Return a curve on which the masked features stay at the input."""
-    # On a straight line they do already.
-    if where is None or problem.site is not None or isinstance(points, paths.Line):
-        return points
-    ops = problem.ops
-    masks = tuple(x * 0 + mask for mask, x in zip(_masks(problem, where), problem.inputs, strict=True))
-
-    def held(alpha: np.ndarray, index: np.ndarray, node: np.ndarray) -> tuple[Leaves, Leaves]:
-        curve, velocity = points(alpha, index, node)
-        there: list[Array] = []
-        speed: list[Array] = []
-        for mask, x, point, moving in zip(masks, problem.inputs, curve, velocity, strict=True):
-            chosen = ops.take(mask, index)
-            there.append(ops.where(chosen, point, ops.take(x, index)))
-            speed.append(ops.where(chosen, moving, moving * 0))
-        return tuple(there), tuple(speed)
-
-    return held
+    return held.place(problem, start, where)
 
 
 def _normalized(problem: Problem) -> Problem:
@@ -234,8 +196,8 @@ def _note_other_class(problem: Problem, there: Problem) -> None:
         changed = problem.rows[raw.argmax(1) != mapped.argmax(1)]
         if len(changed):
             problem.run.note(
-                "normalize: the explained class is the top class of the inputs as given; of the normalised ones another "
-                f"is, in example {changed[0]}"
+                "normalize: the explained class is the top class of the inputs as given; of the normalised ones "
+                f"another is, in example {changed[0]}"
             )
 
 

@@ -52,11 +52,7 @@ def scaled(values: Any) -> Any:
 
 def channels_last(shape: tuple[int, ...]) -> bool:
     """Tell whether a batch of pictures has its channels last; [B, H, W] counts as last."""
-    return (
-        len(shape) == 3
-        or (len(shape) == 4 and shape[-1] in CHANNELS and shape[1] not in CHANNELS)
-        or (len(shape) == 4 and shape[-1] in CHANNELS and shape[1] not in (1, 3))
-    )
+    return len(shape) == 3 or (len(shape) == 4 and shape[-1] in CHANNELS and shape[1] not in (1, 3))
 
 
 def to_uint8(array: Any, last: bool) -> UInt8[np.ndarray, "batch height width channels"]:

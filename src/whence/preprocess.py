@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from whence.errors import BadInput
 
@@ -44,13 +47,13 @@ class Preprocess:
             )
         if self.layout not in ("NCHW", "NHWC"):
             raise BadInput(f'Preprocess: layout is {self.layout!r}; it is "NCHW" or "NHWC"')
+        for name in ("mean", "std", "range"):
+            if not all(math.isfinite(value) for value in getattr(self, name)):
+                raise BadInput(f"Preprocess: {name} is {getattr(self, name)}; its numbers are finite")
         if any(value == 0 for value in self.std):
             raise BadInput("Preprocess: a std of 0 divides by zero")
         for name in ("size", "crop"):
-            value = getattr(self, name)
-            sides = (value,) if isinstance(value, int) else value or ()
-            if any(side < 1 for side in sides):
-                raise BadInput(f"Preprocess: {name} is {value}; sides are at least 1 pixel")
+            object.__setattr__(self, name, _sides(name, getattr(self, name)))
 
     @property
     def expected_channels(self) -> int | None:
@@ -68,8 +71,10 @@ class Preprocess:
             return self.size
         if self.crop is None:
             return self.size, self.size
+        # The longer side is cut off, not rounded, and the crop's place is rounded: as torchvision has it, with which
+        # most published models were trained.
         shorter = min(height, width)
-        return round(height * self.size / shorter), round(width * self.size / shorter)
+        return int(height * self.size / shorter), int(width * self.size / shorter)
 
     def apply(self, ops: Any, picture: Any, channels_last: bool = True) -> Any:
         """Return the model's input [B, C, h, w] (or NHWC) of float pictures in [0, 1].
@@ -107,5 +112,22 @@ class Preprocess:
             raise BadInput(
                 f"Preprocess: crop {self.crop} is larger than the resized picture {height} x {width}"
             )
-        top, left = (height - crop_height) // 2, (width - crop_width) // 2
+        top, left = round((height - crop_height) / 2), round((width - crop_width) / 2)
         return x[:, :, top : top + crop_height, left : left + crop_width]
+
+
+def _sides(name: str, size: Any) -> Size | None:
+    """Return a size as ints: one for a square, or (height, width)."""
+    if size is None:
+        return None
+    if isinstance(size, (tuple, list)):
+        if len(size) != 2:
+            raise BadInput(f"Preprocess: {name} is {size}; give one side, or (height, width)")
+        return _side(name, size[0]), _side(name, size[1])
+    return _side(name, size)
+
+
+def _side(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise BadInput(f"Preprocess: {name} is {value!r}; sides are whole numbers, at least 1 pixel")
+    return int(value)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Int
 
 from whence.backends import Array, Leaves, Operations
 from whence.errors import Refused
@@ -40,9 +41,9 @@ class Stratum:
 def average(ops: Operations, strata: Sequence[Stratum], draw: Callable[[int], Shares]) -> Shares:
     """Return the mean of several explanations of the same rows (baselines, trajectories).
 
-    Its standard error is that of a stratified sample, √Σ_s (n_s/n)² Var_s/units_s over the random strata (Cochran 1977);
-    None where nothing is random, or a random stratum is a single unit. Its error is √Σ (e_j ‖A_j‖₁)² / n ‖A‖₁: the
-    shares of the draws may cancel, and their errors e_j, which are independent, do not.
+    Its standard error is that of a stratified sample, √Σ_s (n_s/n)² Var_s/units_s over the random strata (Cochran
+    1977); None where nothing is random, or a random stratum is a single unit. Its error is √Σ (e_j ‖A_j‖₁)² / n ‖A‖₁:
+    the shares of the draws may cancel, and their errors e_j, which are independent, do not.
     """
     count = sum(stratum.draws for stratum in strata)
     first = draw(0)
@@ -112,19 +113,24 @@ def tightened(
             index = np.flatnonzero(open_rows & (halvings == times))
             part = problem.at(tuple(problem.ops.take(leaf, index) for leaf in problem.inputs), index)
             tight = replace(accuracy, rtol=accuracy.rtol / 2.0**times, max_evaluations=budget)
-            shares = _replaced(problem.ops, shares, index, explain(part, tight))
+            shares = _improved(problem.ops, shares, index, explain(part, tight))
     return replace(shares, converged=np.asarray(shares.error) <= goal)
 
 
-def _replaced(ops: Operations, shares: Shares, rows: np.ndarray, new: Shares) -> Shares:
-    """Return the shares with some rows' answers replaced; what was spent adds up."""
+def _improved(ops: Operations, shares: Shares, rows: Int[np.ndarray, "some"], new: Shares) -> Shares:
+    """Return the shares with new answers for some rows where they are better; what was spent adds up."""
+    evaluations = shares.evaluations.copy()
+    evaluations[rows] += new.evaluations
+    both = (np.asarray(shares.error)[rows], np.asarray(new.error))
+    before, after = (error.reshape(len(rows), -1).max(1) for error in both)
+    better = np.flatnonzero(after < before)
+    rows = rows[better]
+    if not len(rows):
+        return replace(shares, evaluations=evaluations)
 
-    def put(name: str) -> np.ndarray | None:
-        old, found = getattr(shares, name), getattr(new, name)
-        if old is None or found is None:
-            return None
-        old = old.copy()
-        old[rows] = found
+    def put(name: str) -> np.ndarray:
+        old = np.array(getattr(shares, name))
+        old[rows] = getattr(new, name)[better]
         return old
 
     pairs = [(shares.values, new.values)]
@@ -132,11 +138,9 @@ def _replaced(ops: Operations, shares: Shares, rows: np.ndarray, new: Shares) ->
         pairs.append((shares.standard_error, new.standard_error))
     for leaves, found in pairs:
         for leaf, part in zip(leaves, found, strict=True):
-            ops.put(leaf, rows, part)
-    evaluations = shares.evaluations.copy()
-    evaluations[rows] += new.evaluations
-    names = ("error", "residual", "baseline_output")
-    return replace(shares, evaluations=evaluations, interrupted=new.interrupted, **{name: put(name) for name in names})
+            ops.put(leaf, rows, ops.take(part, better))
+    numbers = {name: put(name) for name in ("error", "residual", "baseline_output")}
+    return replace(shares, evaluations=evaluations, interrupted=new.interrupted, **numbers)
 
 
 def _total(arrays: Sequence[Array]) -> Array:

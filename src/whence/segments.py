@@ -20,9 +20,6 @@ from whence.visit import Visit, visit
 
 SEGMENTS = 8
 FIRST_CELLS = 2
-# The error is judged from the changes of so many groups of segments: more tell it hardly better, and each has to be
-# carried back through what was fused.
-GROUPS = 2
 Chosen = Int[np.ndarray, "chosen"]
 
 
@@ -151,20 +148,17 @@ class Segments:
         ops.put(difference, place, new - half)
 
     def shares(self, rows: Int[np.ndarray, "some"]) -> tuple[Leaves, Leaves]:
-        """Return the shares of some rows, [some, (K), ...], and by how much the last halvings changed them.
+        """Return the shares of some rows, and by how much each segment's last halving changed them in all.
 
-        The changes are [some, groups, (K), ...], summed over every second segment: one number for each group.
+        Both are [some, (K), ...].
         """
-        ops, together = self.problem.ops, min(GROUPS, self.count)
-        stacked: list[Array] = []
-        for total, change in zip(self.total, self.change, strict=True):
-            mine = self._of(change, rows)
-            groups = [mine[:, group::together].sum(1) for group in range(together)]
-            stacked.append(ops.stack([self._of(total, rows).sum(1), *groups], axis=1))
-        flat = tuple(leaf.reshape(-1, *leaf.shape[2:]) for leaf in stacked)
-        shares = self.integrand.shares(flat, np.repeat(self.rows[rows], together + 1))
-        apart = [leaf.reshape(len(rows), together + 1, *leaf.shape[1:]) for leaf in shares]
-        return tuple(leaf[:, 0] for leaf in apart), tuple(leaf[:, 1:] for leaf in apart)
+        ops, twice = self.problem.ops, np.tile(self.rows[rows], 2)
+        sums = tuple(
+            ops.concatenate([self._of(leaf, rows).sum(1) for leaf in pair])
+            for pair in zip(self.total, self.change, strict=True)
+        )
+        shares = self.integrand.shares(sums, twice)
+        return tuple(leaf[: len(rows)] for leaf in shares), tuple(leaf[len(rows) :] for leaf in shares)
 
     def parts(self, rows: Int[np.ndarray, "some"]) -> Float[np.ndarray, "some segments"]:
         """Return the squared size of each segment's last change, as its part in the error."""

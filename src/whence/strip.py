@@ -46,7 +46,12 @@ def captioned_overlay(
 
 
 def with_strip(
-    drawn: UInt8[np.ndarray, "h w c"], heading: str, details: Sequence[str], signed: bool, *, zero: bool = False
+    drawn: UInt8[np.ndarray, "h w c"],
+    heading: str,
+    details: Sequence[str],
+    signed: bool,
+    *,
+    zero: bool = False,
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Return a picture on a white strip with a heading, lines of details and the legend of an overlay's colours."""
     width = max(drawn.shape[1], NARROWEST)
@@ -61,7 +66,9 @@ def with_strip(
     return canvas
 
 
-def _beside(one: UInt8[np.ndarray, "h w 3"], two: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h width 3"]:
+def _beside(
+    one: UInt8[np.ndarray, "h w 3"], two: UInt8[np.ndarray, "h w 3"]
+) -> UInt8[np.ndarray, "h width 3"]:
     # A long strip of a picture has its overlay below it.
     axis = 1 if one.shape[1] <= 2 * one.shape[0] else 0
     shape = (one.shape[0], GAP, 3) if axis == 1 else (GAP, one.shape[1], 3)
@@ -81,11 +88,13 @@ def _strip(
     canvas = FigureCanvasAgg(whole)
     middle = 0.5 * text + 0.5 * step
     for line, bold in lines:
-        style = {"fontweight": "bold"} if bold else {"color": "0.25"}
+        style: dict[str, Any] = {"fontweight": "bold"} if bold else {"color": "0.25"}
         whole.text(0.6 * text / width, 1 - middle / height, line, va="center", fontsize=text, **style)
         middle += step
     if zero:
-        whole.text(0.6 * text / width, 1 - middle / height, "the map is zero everywhere", va="center", fontsize=text)
+        whole.text(
+            0.6 * text / width, 1 - middle / height, "the map is zero everywhere", va="center", fontsize=text
+        )
     else:
         _legend(whole, width, height, text, middle, signed)
     canvas.draw()
@@ -94,7 +103,9 @@ def _strip(
 
 def _legend(whole: Figure, width: int, height: int, text: float, middle: float, signed: bool) -> None:
     """Draw a ramp of the overlay's colours between the words for its two ends."""
-    left, right = ("against the target", "for the target") if signed else ("no effect", "a strong effect, either way")
+    left, right = (
+        ("against the target", "for the target") if signed else ("no effect", "a strong effect, either way")
+    )
     start = 0.6 * text
     y = 1 - middle / height
 

@@ -174,9 +174,13 @@ def _named(target: Target, output: Array, ops: Operations) -> Resolved:
         )
     # Labels of a single output are no and yes: two columns, of which the model gives the second.
     both = target.kind == "loss" and output.shape[1] == 1
-    index = _indices(target.index, ops.concatenate([output, output], 1) if both else output, ops, repr(target))
+    index = _indices(
+        target.index, ops.concatenate([output, output], 1) if both else output, ops, repr(target)
+    )
     other = _runner_up(target, index, output, ops) if target.kind == "margin" else None
-    already = _are_probabilities(output, ops) if target.already is None else np.full(len(index), target.already)
+    already = (
+        _are_probabilities(output, ops) if target.already is None else np.full(len(index), target.already)
+    )
     column, against = _column(index, ops), _column(other, ops) if other is not None else None
 
     def select(y: Array, rows: np.ndarray) -> Array:

@@ -115,7 +115,8 @@ def _put_back(sources: Sequence[Source], states: list[Any]) -> None:
 
 
 def _numpy_state() -> tuple[Any, ...]:
-    name, key, *rest = np.random.get_state()
+    state: Any = np.random.get_state()
+    name, key, *rest = state
     # As bytes, so that two states can be compared.
     return (name, key.tobytes(), *rest)
 

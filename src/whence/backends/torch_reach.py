@@ -20,8 +20,11 @@ MOST = 100_000
 
 
 class Reach(NamedTuple):
-    """The modules that a model runs; why no copy can be made (or ""); what must stay shared, by identity; and the
-    names of the types that cannot be copied."""
+    """What running a model may reach.
+
+    Its modules; why no copy of it can be made (or ""); what stays shared with a copy, by identity; and the names of
+    the types of what cannot be copied.
+    """
 
     modules: list[nn.Module]
     hindrance: str
@@ -113,12 +116,14 @@ def _held(value: Any, movable: bool) -> Iterable[tuple[Any, bool]]:
         parts, movable = value, movable and (type(value) is tuple or hasattr(value, "_fields"))
     elif base is not None:
         parts = parts_of(value, base)
-        called = getattr(type(value), "__call__", None)
-        return [*((part, movable) for part in parts), (called, False)]
+        called = [type(value).__call__] if callable(value) else []
+        return [*((part, movable) for part in parts), *((each, False) for each in called)]
     elif isinstance(value, types.FunctionType):
         parts, movable = _closed_over(value), False
     else:
-        inside = value.values() if isinstance(value, dict) else value if isinstance(value, (list, set)) else ()
+        inside = (
+            value.values() if isinstance(value, dict) else value if isinstance(value, (list, set)) else ()
+        )
         parts, movable = [*inside, *getattr(value, "__dict__", {}).values()], False
     return [(part, movable) for part in parts]
 

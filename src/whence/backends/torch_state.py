@@ -12,6 +12,7 @@ import weakref
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import is_dataclass
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,15 @@ ATOMS: frozenset[type] = frozenset(
 # What a new value is made as: every class that adds only attributes and methods to one of these can be copied.
 _BASES = (Counter, OrderedDict, defaultdict, dict, list, set, deque, bytearray, types.SimpleNamespace, object)
 # A class that says itself how it is copied, pickled or ended knows something that we do not.
-_OWN_WAYS = ("__reduce__", "__reduce_ex__", "__copy__", "__deepcopy__", "__del__", "__getstate__", "__setstate__")
+_OWN_WAYS = (
+    "__reduce__",
+    "__reduce_ex__",
+    "__copy__",
+    "__deepcopy__",
+    "__del__",
+    "__getstate__",
+    "__setstate__",
+)
 _RANDOM = (np.random.Generator, np.random.RandomState, random.Random)
 # Packages whose objects are immutable, guard something that must stay one, or are only managed through others.
 _SHARED = frozenset(
@@ -94,19 +103,26 @@ def moved(value: Any, new: dict[int, Any]) -> Any:
     if isinstance(value, torch.Tensor):
         made = new[id(value)] = _tensor(value, new)
         return made
-    if kind is tuple or (isinstance(value, tuple) and hasattr(value, "_fields")):
-        parts = [moved(each, new) for each in value]
-        return value if all(map(_is, parts, value)) else getattr(kind, "_make", tuple)(parts)
+    if isinstance(value, tuple | functools.partial) or kind in (types.MethodType, weakref.ref):
+        return _rewired(value, new)
+    return _copied(value, new)
+
+
+def _rewired(value: Any, new: dict[int, Any]) -> Any:
+    """Return something immutable around what was moved, or itself where nothing was."""
     if isinstance(value, functools.partial):
         keywords = {name: moved(each, new) for name, each in value.keywords.items()}
-        return kind(moved(value.func, new), *(moved(each, new) for each in value.args), **keywords)
-    if kind is types.MethodType:
+        return type(value)(moved(value.func, new), *(moved(each, new) for each in value.args), **keywords)
+    if isinstance(value, types.MethodType):
         owner = moved(value.__self__, new)
         return value if owner is value.__self__ else value.__func__.__get__(owner)
-    if kind is weakref.ref:
+    if isinstance(value, weakref.ref):
         target = value()
-        return value if id(target) not in new else weakref.ref(new[id(target)])
-    return _copied(value, new)
+        return weakref.ref(new[id(target)]) if id(target) in new else value
+    kind = type(value)
+    parts = [moved(each, new) for each in value]
+    known = kind is tuple or hasattr(kind, "_make")
+    return getattr(kind, "_make", tuple)(parts) if known and not all(map(is_, parts, value)) else value
 
 
 def frozen(parameter: torch.Tensor, anew: bool = False) -> torch.Tensor:
@@ -146,7 +162,7 @@ def _tensor(value: torch.Tensor, new: dict[int, Any]) -> torch.Tensor:
     return value.detach().clone()
 
 
-def _filled(value: Any, base: type, new: dict[int, Any]) -> Any:
+def _filled(value: Any, base: Any, new: dict[int, Any]) -> Any:
     """Return a new value of the same type around what was moved; entered before it is filled: it may hold itself."""
     kind = type(value)
     made = new[id(value)] = base.__new__(kind)
@@ -186,7 +202,3 @@ def _package(kind: type) -> str:
 
 def _is_function(value: Any) -> bool:
     return isinstance(value, types.FunctionType)
-
-
-def _is(one: Any, two: Any) -> bool:
-    return one is two
