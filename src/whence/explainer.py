@@ -47,7 +47,8 @@ def explain(
         target: None (each example's top class), an int, ints [B], a tuple of ints for dense outputs, "all", a
             callable from the output to [B], or one of whence.target.
         at: None for the inputs, or whence.layer(name).
-        kwargs: more arguments of the model; arrays whose axis 0 is the batch are repeated along with it.
+        kwargs: more arguments of the model; arrays with a row for each example are repeated along with them
+            (whether an array that is as long as the batch has such rows is found by trying).
         output: which part of a structured output to explain: a name, an index or a callable.
         preprocess: whence.Preprocess(...) or a differentiable callable; then inputs are pictures in pixels.
         on_unknown: what rule methods do with an operation that has no rule: "error" or "gradient".
