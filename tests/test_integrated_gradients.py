@@ -290,7 +290,8 @@ def test_steps_is_the_exact_number_of_gradients(steps):
         rows += len(x) if x.requires_grad else 0
         return (x**2).sum(1)
 
-    result = ig(counted, normal(3, 4), steps=steps)
+    # Fusion looks at the model a few times more before it begins.
+    result = ig(counted, normal(3, 4), steps=steps, fuse=False)
     assert rows == 3 * steps and result.evaluations.tolist() == [steps] * 3
 
 

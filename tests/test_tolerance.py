@@ -126,7 +126,7 @@ def test_no_example_gets_more_gradients_than_allowed(budget):
 def test_rows_in_blocks_are_the_rows_together(monkeypatch):
     model, x, _ = relu_net(rows=7)
     together = ig(model, x, target=0, rtol=0.005)
-    monkeypatch.setattr(integrate, "MEMORY", 8 * 4 * 12 * 8 * 3)
+    monkeypatch.setattr(integrate, "MEMORY", 8 * 6 * 12 * 8 * 3)
     apart = ig(model, x, target=0, rtol=0.005)
     assert np.allclose(together.values, apart.values, rtol=1e-12, atol=1e-13)
     assert (together.evaluations == apart.evaluations).all()
@@ -225,3 +225,47 @@ def test_low_precision_is_summed_in_single_and_ends(dtype):
     size = {torch.float32: 0.05, torch.float16: 0.07, torch.bfloat16: 0.3}[dtype]
     assert (relative_error(result.values.float(), truth) <= size).all()
     assert (result.evaluations < 1024).all()
+
+
+# ---- interrupted ----------------------------------------------------------------------------------------------------
+
+
+class Stopping:
+    """A model that is stopped by the keyboard at its n-th call with gradients."""
+
+    def __init__(self, model, at):
+        self.model, self.left = model, at
+
+    def __call__(self, x):
+        self.left -= x.requires_grad
+        if self.left == 0:
+            raise KeyboardInterrupt
+        return self.model(x)
+
+
+def test_ctrl_c_offers_the_answer_so_far():
+    model, x, truth = relu_net()
+    x = torch.as_tensor(x)
+    with pytest.raises(whence.Interrupted) as stopped:
+        ig(Stopping(model, 12), x, target=0, rtol=1e-4, chunk=16, fuse=False)
+    partial = stopped.value.partial
+    assert not partial.converged.any() and (partial.evaluations >= 16).all()
+    assert (relative_error(partial.values, truth) <= partial.error.numpy() * 1.5).all()
+    assert any("stopped by the keyboard" in note for note in partial.notes)
+    assert np.allclose(np.nansum(partial.trace.weights * partial.trace.derivative, 1), partial.values.sum(1))
+
+
+def test_ctrl_c_before_the_first_estimate_is_an_ordinary_one():
+    model, x, _ = relu_net()
+    x = torch.as_tensor(x)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        ig(Stopping(model, 1), x, target=0, chunk=4, fuse=False)
+    assert not isinstance(stopped.value, whence.Interrupted)
+
+
+def test_ctrl_c_among_several_baselines_keeps_no_mean_of_some():
+    model, x, _ = relu_net()
+    x = torch.as_tensor(x)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        ig(Stopping(model, 8), x, target=0, rtol=1e-4, chunk=64, baseline=[0.0, 1.0], fuse=False)
+    assert not isinstance(stopped.value, whence.Interrupted)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from whence.data_set import MeanAttribution as MeanAttribution
     from whence.data_set import mean_attribution as mean_attribution
     from whence.errors import BadInput as BadInput
+    from whence.errors import Interrupted as Interrupted
     from whence.errors import Refused as Refused
     from whence.errors import UnsupportedByBackend as UnsupportedByBackend
     from whence.errors import WhenceError as WhenceError
@@ -46,7 +47,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "attribution": ("Attribution", "Trace", "load"),
     "data_set": ("MeanAttribution", "mean_attribution"),
-    "errors": ("BadInput", "Refused", "UnsupportedByBackend", "WhenceError", "WorkFailed"),
+    "errors": ("BadInput", "Interrupted", "Refused", "UnsupportedByBackend", "WhenceError", "WorkFailed"),
     "explainer": ("explain",),
     "expected_gradients": ("ExpectedGradients",),
     "gradient_methods": ("InputXGradient", "Saliency", "Sensitivity"),

@@ -48,7 +48,9 @@ class Search:
         # A list, made in one step: another thread may learn something about the same model meanwhile.
         known = {size: seconds for size, seconds in list(self.fastest.items()) if size <= self.ceiling}
         least = min(known.values(), default=0.0) * WORTH
-        return min((size for size, each in known.items() if each <= least), default=min(self.start, self.ceiling))
+        return min(
+            (size for size, each in known.items() if each <= least), default=min(self.start, self.ceiling)
+        )
 
     @property
     def judged(self) -> bool:

@@ -242,7 +242,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return 0
     except KeyboardInterrupt:
-        return _fail(words, "stopped; files that were finished are kept", "Interrupted", INTERRUPTED)
+        return _fail(
+            words,
+            "stopped; what was finished, or good enough to state its error, is kept",
+            "Interrupted",
+            INTERRUPTED,
+        )
     except BrokenPipeError:
         # Whoever read the output has gone; a second failure while Python flushes it would be noise.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

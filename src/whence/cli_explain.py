@@ -14,7 +14,7 @@ from whence import cli_parse, cli_picture, cli_show, cli_work, registry
 from whence.attribution import Attribution
 from whence.cli_picture import Picture
 from whence.cli_predict import Prediction, class_name
-from whence.errors import BadInput
+from whence.errors import BadInput, Interrupted
 from whence.files import write_atomically
 from whence.loading import Request, Source
 
@@ -44,6 +44,7 @@ class Job:
     answer: AnswerFlags
     save: bool
     notes: tuple[str, ...]
+    stopped: list[str] = field(default_factory=list[str])
 
     def path(self, stem: str, ending: str) -> Path:
         """Return where a file of the answer goes."""
@@ -104,10 +105,14 @@ def run(job: Job, console: Console) -> dict[str, Any]:
             done.append(each)
             if not many:
                 _print_files(console, each)
+            if job.stopped:
+                break
     if many:
         _print_lines(console, done, source)
     report = _report(job, source, done)
     cli_show.file_line(console, "report", report)
+    if job.stopped:
+        raise KeyboardInterrupt
     return {
         "model": source.name,
         "method": job.name,
@@ -206,10 +211,14 @@ def _short_names(paths: Sequence[Path]) -> list[str]:
 def _explained(job: Job, source: Source, picture: Picture, target: Any, words: str | None) -> Attribution:
     method = cli_work.with_baseline(job.method, source, picture, job.question)
     shown = cli_work.shows_progress(job.answer) and len(job.files) == 1
-    return cli_work.explained(
-        source, picture, method, target, words, at=job.question.at, accuracy=job.accuracy, notes=job.notes,
-        progress=shown,
-    )  # fmt: skip
+    try:
+        return cli_work.explained(
+            source, picture, method, target, words, at=job.question.at, accuracy=job.accuracy, notes=job.notes,
+            progress=shown,
+        )  # fmt: skip
+    except Interrupted as stop:
+        job.stopped.append(picture.stem)
+        return stop.partial
 
 
 def _files(job: Job, result: Attribution, picture: Picture) -> dict[str, Path]:

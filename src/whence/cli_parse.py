@@ -243,6 +243,10 @@ def build(
         _check_type(record, field, value)
     given = {**options, **flags}
     hurried = {key: value for key, value in quicker(record).items() if key not in given} if quick else {}
+    for fixed, other in (("steps", "rtol"), ("rtol", "steps")):
+        # They say the same thing in two ways; whoever says one means it.
+        if fixed in given:
+            hurried.pop(other, None)
     try:
         method = registry.build(name, {**hurried, **given})
     except TypeError as problem:

@@ -23,7 +23,7 @@ from whence.segments import FIRST_CELLS, Segments
 from whence.shares import norms
 
 # Chosen on the digits' networks and four photographs, so that at least 95 % of examples are within their tolerance.
-MARGIN = 1.5
+MARGIN = 1.6
 # Smooth, where the changes shrink fourfold up to this relative deviation.
 SMOOTH = 0.2
 # Of the last change of the extrapolated sum, whose error of fourth order is a fifteenth of it: the safe side.

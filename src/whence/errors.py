@@ -1,5 +1,12 @@
 """What can go wrong, as types: the command line turns each into one line and an exit status."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from whence.attribution import Attribution
+
 
 class WhenceError(Exception):
     """The root of everything this library raises on purpose."""
@@ -19,6 +26,14 @@ class NoGradient(Refused):
 
 class UnsupportedByBackend(WhenceError, NotImplementedError):
     """The model's framework cannot do what the method needs; the message names methods that work."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The keyboard stopped an explanation that had an answer already: `partial` is it, with its honest error."""
+
+    def __init__(self, partial: Attribution) -> None:
+        super().__init__("stopped by the keyboard; the answer so far, not converged, is in .partial")
+        self.partial = partial
 
 
 class Diverged(WhenceError):

@@ -13,6 +13,7 @@ import numpy as np
 from whence import target as targets
 from whence.attribution import Attribution
 from whence.backends import Leaves
+from whence.errors import Interrupted
 from whence.problem import Problem
 from whence.question import Call, Question, asked, check_options
 from whence.registry import Method, build, name_of
@@ -66,6 +67,8 @@ def explain(
         BadInput: something in the call cannot be meant.
         Refused: the method's precondition does not hold.
         UnsupportedByBackend: the framework cannot do it.
+        Interrupted: the keyboard (Ctrl-C) stopped an integral that had a first estimate; `partial` holds the answer so
+            far. Nothing is left on the model, whenever it comes.
     """
     chosen = build(method, fields)
     check_options(on_unknown, chunk, seed)
@@ -73,7 +76,10 @@ def explain(
     with asked(call) as question:
         began = time.perf_counter()
         shares = chosen.attribute(question.problem)
-        return _wrapped(question, chosen, shares, time.perf_counter() - began)
+        result = _wrapped(question, chosen, shares, time.perf_counter() - began)
+    if shares.interrupted:
+        raise Interrupted(result)
+    return result
 
 
 # ---- wrapping the answer -------------------------------------------------------------------------------------
@@ -124,11 +130,17 @@ def _wrapped(question: Question, method: Method, shares: Shares, seconds: float)
 
 
 def _note_budget(run: Run, shares: Shares) -> None:
-    if shares.converged is not None and not shares.converged.all():
-        count = int((~shares.converged.reshape(len(shares.converged), -1).all(1)).sum())
+    if shares.converged is None or shares.converged.all():
+        return
+    count = int((~shares.converged.reshape(len(shares.converged), -1).all(1)).sum())
+    some = f"{count} of {len(shares.converged)} examples"
+    if shares.interrupted:
+        run.note(f"stopped by the keyboard: {some} did not reach the tolerance; their error is stated")
+    elif shares.error is None:
+        run.note(f"{some}: so few gradients (max_evaluations) that nothing tells how far off the shares are")
+    else:
         run.note(
-            f"{count} of {len(shares.converged)} examples did not reach the tolerance within max_evaluations; "
-            "raise it, or accept the error that is stated"
+            f"{some} did not reach the tolerance within max_evaluations; raise it, or accept the error that is stated"
         )
 
 

@@ -7,7 +7,7 @@ factor x − x', and with fusion the way back through the model's first affine o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +18,8 @@ from whence.fusion import fused
 from whence.path import Line, Points, per_row
 from whence.problem import Problem
 
+# So many random signs tell which part of a sum is large: as good as all features, to a few gradients in a hundred.
+PROBES = 16
 Nodes = Float[np.ndarray, "n"]
 Rows = Int[np.ndarray, "n"]
 
@@ -47,8 +49,11 @@ class Integrand(Protocol):
         """Return what sums [m, (K), ...] mean for the features; `row` [m] is the example of each."""
         ...
 
-    def squares(self, sums: Leaves, row: Rows) -> Float[np.ndarray, "m cells"]:
-        """Return about how large sums [m, cells, (K), ...] are as shares: their squares, summed, each K in its own scale."""
+    def probes(self, row: Rows) -> Leaves:
+        """Return arrays [m, PROBES, ...] whose products with sums are those of random signs with the shares.
+
+        Their mean square is the squared size of the shares, without the shares: the same for every kind of integrand.
+        """
         ...
 
 
@@ -76,8 +81,10 @@ class Curve:
     def shares(self, sums: Leaves, row: Rows) -> Leaves:
         return sums
 
-    def squares(self, sums: Leaves, row: Rows) -> Float[np.ndarray, "m cells"]:
-        return _squares(self.problem, sums, None, row)
+    def probes(self, row: Rows) -> Leaves:
+        ops = self.problem.ops
+        ones = (ops.wide(ops.take(leaf, row)) * 0 + 1 for leaf in self.like)
+        return tuple(_signed(ops, one, leaf) for leaf, one in enumerate(ones))
 
 
 @dataclass(frozen=True)
@@ -99,8 +106,10 @@ class Straight:
     def shares(self, sums: Leaves, row: Rows) -> Leaves:
         return _times(self.problem, sums, self.line.steps, row)
 
-    def squares(self, sums: Leaves, row: Rows) -> Float[np.ndarray, "m cells"]:
-        return _squares(self.problem, sums, self.line.steps, row)
+    def probes(self, row: Rows) -> Leaves:
+        ops = self.problem.ops
+        steps = (ops.wide(ops.take(step, row)) for step in self.line.steps)
+        return tuple(_signed(ops, step, leaf) for leaf, step in enumerate(steps))
 
 
 @dataclass(frozen=True)
@@ -147,9 +156,23 @@ class Fused:
         wide = (ops.wide(leaf).reshape(len(row), *classes, *leaf.shape[1:]) for leaf in pulled)
         return _times(problem, tuple(wide), self.line.steps, row)
 
-    def squares(self, sums: Leaves, row: Rows) -> Float[np.ndarray, "m cells"]:
-        # The leaves' own shares will do: what they are carried back to costs too much to be asked for each cell.
-        return _squares(self.problem, sums, self._ways, row)
+    def probes(self, row: Rows) -> Leaves:
+        """Return what the first operations make of the signs: they run forwards here, and the sums need not go back."""
+        problem, ops = self.problem, self.problem.ops
+        steps = Straight(problem, self.line).probes(row)
+
+        def pushed(part: Rows) -> Leaves:
+            start = (ops.take(leaf, row[part // PROBES]) for leaf in self.line.start)
+            moved = (ops.take(step.reshape(-1, *step.shape[2:]), part) for step in steps)
+            x = tuple(a + ops.cast(b, a) for a, b in zip(start, moved, strict=True))
+            return self.split.leaves(x, row[part // PROBES])
+
+        z = problem.chunked(len(row) * PROBES, pushed)
+        return tuple(
+            ops.wide(leaf).reshape(len(row), PROBES, *leaf.shape[1:])
+            - ops.wide(ops.take(begin, row))[:, None]
+            for leaf, begin in zip(z, self.split.start, strict=True)
+        )
 
 
 def integrand(problem: Problem, points: Points, steps: int) -> Integrand:
@@ -182,14 +205,14 @@ def _times(problem: Problem, sums: Leaves, steps: Leaves, row: Rows) -> Leaves:
     )
 
 
-def _squares(problem: Problem, sums: Leaves, ways: Leaves | None, row: Rows) -> Float[np.ndarray, "m cells"]:
-    ops, each = problem.ops, int(np.prod(problem.output.shape[1:], dtype=int))
-    found = np.zeros((*sums[0].shape[:2], each))
-    for leaf, total in enumerate(sums):
-        flat = total.reshape(*total.shape[:2], each, -1)
-        if ways is not None:
-            way = ops.wide(ops.take(ways[leaf], row))
-            flat = flat * way.reshape(len(row), 1, 1, -1)
-        found += ops.numpy((flat * flat).sum(-1)).astype(np.float64)
-    whole = found.sum(1, keepdims=True)
-    return (found / np.where(whole > 0, whole, 1)).sum(-1)
+def _signed(ops: Operations, array: Array, leaf: int) -> Array:
+    """Return an array [m, ...] times random signs, [m, PROBES, ...]: the same signs for every row."""
+    shape = tuple(array.shape[1:])
+    return array[:, None] * ops.like(
+        _signs(int(np.prod(shape, dtype=int)), leaf).reshape(1, PROBES, *shape), array
+    )
+
+
+@lru_cache(maxsize=8)
+def _signs(features: int, leaf: int) -> Int[np.ndarray, "probes features"]:
+    return np.random.default_rng(leaf).choice(np.array([-1, 1], dtype=np.int8), (PROBES, features))

@@ -75,7 +75,7 @@ def _integrate(
     rise = problem.output - baseline_output
     kernel = integrand(problem, points, SEGMENTS * FIRST_CELLS)
     segments = min(SEGMENTS, accuracy.max_evaluations // FIRST_CELLS)
-    bytes_each = 8 * 4 * sum(int(np.prod(leaf.shape[1:])) for leaf in kernel.like) * rise[:1].size
+    bytes_each = 8 * 6 * sum(int(np.prod(leaf.shape[1:])) for leaf in kernel.like) * rise[:1].size
     if bytes_each * segments > MEMORY:
         segments = 1
     together = max(1, MEMORY // (bytes_each * segments))

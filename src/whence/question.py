@@ -111,7 +111,9 @@ def _opened(call: Call) -> Generator[tuple[Problem, tuple[np.dtype[Any], ...]]]:
             backend=backend,
             session=session,
             structure=structure,
-            chunks=chunks_for(call.model, (shapes, call.at, every), call.chunk, _layouts_matter(leaves, backend)),
+            chunks=chunks_for(
+                call.model, (shapes, call.at, every), call.chunk, _layouts_matter(leaves, backend)
+            ),
             batch=batch,
             kwargs=_named(call.kwargs),
             output=call.output,
@@ -143,7 +145,9 @@ def _named(kwargs: Any) -> dict[str, Any]:
     if kwargs is None:
         return {}
     if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
-        raise BadInput(f"kwargs is {kwargs!r}; it is a dict from the names of the model's arguments to values")
+        raise BadInput(
+            f"kwargs is {kwargs!r}; it is a dict from the names of the model's arguments to values"
+        )
     return dict(kwargs)
 
 

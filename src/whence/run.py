@@ -68,7 +68,8 @@ class Run:
         if self.chunks.channels_last is not None:
             inputs = tuple(ops.laid_out(leaf, self.chunks.channels_last) for leaf in inputs)
         kwargs = {
-            name: ops.take(value, rows) if name in self.along else value for name, value in self.kwargs.items()
+            name: ops.take(value, rows) if name in self.along else value
+            for name, value in self.kwargs.items()
         }
         wanted = tap or (Tap(self.neuron.layer, self.neuron.call, stop=True) if self.neuron else None)
         with_neuron = self.neuron is not None and tap is not None and not tap.stop

@@ -59,6 +59,9 @@ def average(ops: Operations, strata: Sequence[Stratum], draw: Callable[[int], Sh
             unit = Moments()
             for _ in range(stratum.each):
                 shares = draw(len(parts)) if parts else first
+                if shares.interrupted:
+                    # A mean of some draws would answer another question.
+                    raise KeyboardInterrupt
                 unit.add(shares.values)
                 sizes.append(_sizes(ops, shares.values, shares))
                 parts.append(_numbers(shares))
@@ -79,7 +82,6 @@ def average(ops: Operations, strata: Sequence[Stratum], draw: Callable[[int], Sh
         output=first.output,
         baseline_output=_mean([part.baseline_output for part in parts]),
         residual=_mean([part.residual for part in parts]),
-        interrupted=any(part.interrupted for part in parts),
     )
 
 

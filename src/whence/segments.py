@@ -8,13 +8,14 @@ is computed twice or kept: the memory is these two, whatever the number of nodes
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from whence.attribution import Trace
 from whence.backends import Array, Leaves
-from whence.integrand import Integrand
+from whence.integrand import PROBES, Integrand
 from whence.problem import Problem
 from whence.visit import Visit, visit
 
@@ -161,8 +162,19 @@ class Segments:
         return tuple(leaf[: len(rows)] for leaf in shares), tuple(leaf[len(rows) :] for leaf in shares)
 
     def parts(self, rows: Int[np.ndarray, "some"]) -> Float[np.ndarray, "some segments"]:
-        """Return the squared size of each segment's last change, as its part in the error."""
-        return self.integrand.squares(tuple(self._of(leaf, rows) for leaf in self.change), self.rows[rows])
+        """Return the squared size of each segment's last change, as its part in the error, summed over the classes."""
+        ops, products = self.problem.ops, 0.0
+        for change, probe in zip(self.change, self._probes, strict=True):
+            flat = self._of(probe, rows).reshape(len(rows), PROBES, -1)
+            mine = self._of(change, rows).reshape(len(rows), -1, flat.shape[2])
+            products = products + ops.numpy(mine @ ops.transpose(flat, (0, 2, 1))).astype(np.float64)
+        squares = (np.asarray(products) ** 2).sum(2).reshape(len(rows), self.count, -1)
+        whole = squares.sum(1, keepdims=True)
+        return (squares / np.where(whole > 0, whole, 1)).sum(2)
+
+    @cached_property
+    def _probes(self) -> Leaves:
+        return self.integrand.probes(self.rows)
 
     def _of(self, leaf: Array, rows: Int[np.ndarray, "some"]) -> Array:
         return leaf if len(rows) == len(self.rows) else self.problem.ops.take(leaf, rows)

@@ -136,6 +136,10 @@ class Split(Protocol):
         """Return f [n] (or [n, K]), differentiable in z [n, ...]; `index` [n] is the example of each row."""
         ...
 
+    def leaves(self, x: Leaves, index: np.ndarray) -> Leaves:
+        """Return z [n, ...] at other inputs x [n, ...]."""
+        ...
+
     def pull(self, cotangents: Leaves, index: np.ndarray) -> Leaves:
         """Return Wᵀ times cotangents [n, ...]: gradients with respect to x."""
         ...

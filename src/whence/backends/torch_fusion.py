@@ -105,6 +105,15 @@ class Split:
                 parts.append(Following(self.script).run(self.function, leaves, index))
         return tuple(torch.cat(each) for each in zip(*parts, strict=True))
 
+    def leaves(self, x: Leaves, index: np.ndarray) -> Leaves:
+        """Return the leaves [n, ...] at other inputs x [n, ...], detached.
+
+        Raises:
+            Diverged: the model takes another way than when it was recorded.
+        """
+        with torch.no_grad():
+            return Following(self.script).run(self.function, x, index)
+
     def value(self, z: Leaves, index: np.ndarray) -> Float[torch.Tensor, "n *classes"]:
         """Return f at leaves z [n, ...], differentiable in them; `index` [n] is each row's example.
 

@@ -54,7 +54,7 @@ class Recording:
 
     def __init__(self, rows_first: bool = False) -> None:
         self._rows_first = rows_first
-        self._rows = 0
+        self._rows, self.runs = 0, True
         self.multiply_adds = self.operations = self.elements = 0
         self._events: list[Event] = []
         self._standing: list[Any] = []
@@ -76,7 +76,10 @@ class Recording:
         """
         self._rows = len(index)
         given = tuple(self._new(leaf.detach().requires_grad_().view_as(leaf)) for leaf in leaves)
-        y: Any = function(given, index)
+        try:
+            y: Any = function(given, index)
+        finally:
+            self.runs = False
         if self._calls != self._noted:
             raise Unfit("the model carries on after an error")
         if y.__class__ is not Standing:

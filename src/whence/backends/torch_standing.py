@@ -36,7 +36,7 @@ class _Finished(BaseException):
 
 
 class Standing(torch.Tensor):
-    """A tensor that passes every function called with it to the run it belongs to."""
+    """A tensor that passes every function called with it to the run it belongs to, as long as that lasts."""
 
     walk: Any
     slot: int
@@ -46,11 +46,16 @@ class Standing(torch.Tensor):
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if args and args[0].__class__ is Standing:
-            return args[0].walk.meet(func, args, kwargs or {})
-        found = standing_in(args, kwargs or {})
-        if not found:
-            raise Diverged(f"the tensors given to {func} cannot be found")
-        return found[0].walk.meet(func, args, kwargs or {})
+            first = args[0]
+        else:
+            found = standing_in(args, kwargs or {})
+            if not found:
+                raise Diverged(f"the tensors given to {func} cannot be found")
+            first = found[0]
+        if first.walk.runs:
+            return first.walk.meet(func, args, kwargs or {})
+        with untold():
+            return func(*args, **(kwargs or {}))
 
 
 def stand(tensor: torch.Tensor, walk: Any, slot: int) -> Any:
@@ -113,7 +118,7 @@ class Following:
     """A run that computes everything as recorded, reads the leaves, and ends when all are known."""
 
     def __init__(self, script: Script) -> None:
-        self.script = script
+        self.script, self.runs = script, True
         self.shapes: list[torch.Size] = [torch.Size()] * len(script.like)
         self._position = 0
         self._found: dict[int, torch.Tensor] = {}
@@ -133,6 +138,8 @@ class Following:
             if self.script.output is not None and y.__class__ is Standing:
                 with untold():
                     self._found[self.script.output] = y.clone()
+        finally:
+            self.runs = False
         if len(self._found) < len(self.script.leaves):
             raise Diverged("the model consumes fewer values than when it was recorded")
         return tuple(self._found[leaf] for leaf in range(len(self._found)))
@@ -175,7 +182,7 @@ class Replaying:
     """
 
     def __init__(self, script: Script, rows: int, suspicious: bool = False) -> None:
-        self.script = script
+        self.script, self.runs = script, False
         self._suspicious = suspicious
         # NaN: whatever reads an empty tensor unseen shows.
         self._empty = [
@@ -193,14 +200,14 @@ class Replaying:
         Raises:
             Diverged: the events are not the recorded ones.
         """
-        self._position, self._leaves, self._overwritten = 0, leaves, {}
+        self._position, self._leaves, self._overwritten, self.runs = 0, leaves, {}, True
         try:
             y: Any = function(tuple(self._empty[: self.script.inputs]), index)
             if self._position < len(self.script.events):
                 raise Diverged("the model consumes fewer values than when it was recorded")
             return self._value_of(y)
         finally:
-            self._leaves, self._overwritten = (), {}
+            self._leaves, self._overwritten, self.runs = (), {}, False
 
     def _value_of(self, y: Any) -> torch.Tensor:
         if y.__class__ is not Standing:
