@@ -22,9 +22,9 @@ def to_two_percent(
     """Return the table of whence's default against captum: its default, and its cheapest setting that is enough."""
     table = Table(
         "To 2 % true error (whence's default) against captum",
-        f"Errors are relative L1, against {reference:,} midpoint nodes: mean, and the worst example. The cheapest setting "
-        f"of captum is the smallest of {', '.join(map(str, GAUSS))} Gauss nodes whose mean error is at most 2 %, which its "
-        "user cannot know (with internal_batch_size=8 on the photograph). Stated is whence's own estimate.",
+        f"Errors are relative L1, against {reference:,} midpoint nodes: mean, and the worst example. The cheapest "
+        f"setting of captum is the smallest of {', '.join(map(str, GAUSS))} Gauss nodes whose mean error is at most "
+        "2 %, which its user cannot know (with internal_batch_size=8 on the photograph). Stated is whence's own estimate.",
         (
             "case", "whence", "captum, cheapest", "captum, 50", "whence / cheapest", "whence / 50", "gradients",
             "stated", "true", "captum's true: cheapest, 50",

@@ -290,15 +290,17 @@ def flags() -> str:
 WINGS = {
     "The question and the answer": (
         "__init__", "explainer", "side_by_side", "question", "registry", "gradient_methods", "path_methods",
-        "sampler_methods", "attribution", "errors", "naming",
+        "expected_gradients", "sampler_methods", "data_set", "attribution", "errors", "naming", "counts",
+        "arguments",
     ),
     "The engine": (
-        "problem", "run", "integrate", "quadrature", "taylor", "exact", "path", "guided", "baseline", "background",
-        "boundary", "target", "site", "sampler", "moments", "difference", "shares", "structure", "chunk", "progress",
+        "problem", "run", "integrate", "integrand", "visit", "segments", "convergence", "fusion", "quadrature",
+        "random_nodes", "taylor", "exact", "path", "held", "guided", "baseline", "background", "boundary", "target",
+        "site", "sampler", "moments", "difference", "shares", "structure", "chunk", "progress",
     ),
     "Pictures and files": (
-        "preprocess", "pixels", "view", "figure", "panel", "comparison", "caption", "report", "data", "download", "zoo",
-        "files",
+        "preprocess", "pixels", "view", "figure", "panel", "comparison", "strip", "caption", "report", "data", "download",
+        "zoo", "files",
     ),
     "The command line": ("cli", "demo", "loading", "__main__"),
     "The frameworks": ("backends/",),

@@ -13,9 +13,10 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from whence.backends.torch import TorchOperations
-from whence.backends.torch_fusion import Diverged, split
+from whence.backends.torch_fusion import split
 from whence.backends.torch_recording import Recording
 from whence.backends.torch_standing import Unfit
+from whence.errors import Diverged
 from whence.preprocess import Preprocess
 
 F64 = torch.float64

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Generator, Hashable
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,8 +33,8 @@ _remembered: weakref.WeakKeyDictionary[Any, dict[Hashable, Chunks]] = weakref.We
 class Search:
     """The best size for one kind of work, found uphill by doubling and halving while the rows are worked off.
 
-    `start` is the size tried first; `fastest` maps a size to the seconds per row of its best trial, `trials` to how many
-    there were; `ceiling` is the most rows that fit into memory, `chunks` how many were worked off without a trial.
+    `start` is the size tried first; `fastest` maps a size to the seconds per row of its best trial, `trials` to how
+    many there were; `ceiling` is the most rows that fit into memory, `chunks` how many were worked off without a trial.
     """
 
     ceiling: int = LARGEST
@@ -90,9 +91,9 @@ class Search:
 class Chunks:
     """The searches for one model and shape, one for each kind of work; `fixed` is a user's own size instead.
 
-    `steady` remembers that the model was seen to answer the same question twice alike. With `layouts`, pictures are
-    also tried with their channels last in memory; `channels_last` says how the chunk at work is to be laid out, None
-    that it does not matter. `splits` is the memory of `whence.fusion`.
+    `steady` remembers that the model was seen to answer the same question twice alike. With `layouts`, pictures may
+    also be tried with their channels last in memory, inside `any_layout`; `channels_last` says how the chunk at work is
+    to be laid out, None as it came. `splits` is the memory of `whence.fusion`.
     """
 
     fixed: int | None = None
@@ -101,6 +102,20 @@ class Chunks:
     splits: dict[Any, Any] = field(default_factory=dict[Any, Any])
     channels_last: bool | None = None
     searches: dict[Any, Search] = field(default_factory=dict[Any, Search])
+    _free: bool = False
+
+    @contextmanager
+    def any_layout(self) -> Generator[None]:
+        """Let the layout be what is fastest: for work whose accuracy is stated, and not for a fixed rule.
+
+        Another layout rounds otherwise, and a ReLU that switches the other way at one of a few nodes is more than
+        float noise.
+        """
+        before, self._free = self._free, self.layouts
+        try:
+            yield
+        finally:
+            self._free = before
 
     def run(self, backend: Backend, total: int, work: Callable[[int, int], Any]) -> None:
         """Call `work(start, stop)` until all rows are done; it must write its results last, to allow a retry.
@@ -136,7 +151,8 @@ class Chunks:
     def _search(self, kind: Any) -> Search:
         """Return the search of the layout to use next: the one not judged yet, or else the faster."""
         plain = self.searches.setdefault((kind, False), Search())
-        if not self.layouts:
+        if not self._free:
+            self.channels_last = None
             return plain
         last = self.searches.setdefault((kind, True), Search(ceiling=plain.ceiling))
         if plain.judged and not last.fastest:

@@ -2,8 +2,8 @@
 
 With T the trapezoid sum of segment s and D_s its last change:
 
-- Gradients that jump (ReLU, max-pool): independent jumps leave the error D_s/√3 in a segment, so ‖Σ_s D_s‖₁/√3 is the L1
-  error to expect. From few jumps it scatters, so it is raised by MARGIN / √(effective number of jumps).
+- Gradients that jump (ReLU, max-pool): independent jumps leave the error D_s/√3 in a segment, so ‖Σ_s D_s‖₁/√3 is the
+  L1 error to expect. From few jumps it scatters, so it is raised by MARGIN / (their effective number) ^ POWER.
 - Smooth gradients: D shrinks fourfold with each halving. Then T + D/3 is of fourth order (Richardson 1911), and what D
   deviates from fourfold is how much that sum still changes; its error is a fifteenth of it (a quarter is stated).
 - Whatever the gradients: the error is never below the completeness residual, |ΣA − (f(x) − f(x'))| ≤ ‖A − A*‖₁. A
@@ -23,15 +23,16 @@ from whence.segments import FIRST_CELLS, Segments
 from whence.shares import norms
 
 # Chosen on the digits' networks and four photographs, so that at least 95 % of examples are within their tolerance.
-MARGIN = 1.6
+MARGIN, POWER = 3.7, 0.6
 # Smooth, where the changes shrink fourfold up to this relative deviation.
 SMOOTH = 0.2
 # Of the last change of the extrapolated sum, whose error of fourth order is a fifteenth of it: the safe side.
 SMOOTH_ERROR = 0.25
 # Halving a segment leaves this much of the variance of its error, and the prediction is a little careful.
 HALVED, CAREFUL = 0.25, 0.98
-# A round costs more than its gradients: it adds at least this part of those spent so far.
-LEAST = 0.25
+# A round costs more than its gradients: it adds at least this part of those spent so far. Gradients of large inputs
+# are dear.
+LEAST, LEAST_OF_LARGE, LARGE = 1.0, 0.05, 10_000
 # The resolution of f in each dtype, times a few operations.
 _ROUNDING = {"float64": 2.0**-50, "float32": 2.0**-21, "float16": 2.0**-8, "bfloat16": 2.0**-5}
 
@@ -57,7 +58,7 @@ def judge(
     ops, keep = state.problem.ops, rise.ndim
     values, changes = state.shares(rows)
     size, change = (np.asarray(sum(norms(ops, leaf, keep) for leaf in each)) for each in (values, changes))
-    jumps = change / sqrt(3) * (1 + MARGIN / np.sqrt(_effective_jumps(state, rows)))
+    jumps = change / sqrt(3) * (1 + MARGIN / _effective_jumps(state, rows) ** POWER)
     residual, extrapolated = _residuals(state, rows, rise)
     bend = _deviation(state, rows)
     smooth = (bend <= SMOOTH) & (extrapolated <= SMOOTH * change)
@@ -89,12 +90,14 @@ def choose(
         predicted = error[:, None] * np.sqrt(np.maximum(1 - gone, 0))
     # Those before the first that reaches the goal, and that one; enough of them to be worth another round.
     spent = np.cumsum(np.take_along_axis(cost, order, 1), axis=1)
-    met = (predicted <= CAREFUL * rtol) & (spent >= LEAST * state.evaluations[rows][:, None])
-    wanted = np.cumsum(met, axis=1) - met == 0
+    least = LEAST_OF_LARGE if state.features >= LARGE else LEAST
+    met = (predicted <= CAREFUL * rtol) & (spent >= least * state.evaluations[rows][:, None])
+    wanted = np.asarray(np.cumsum(met, axis=1) - met == 0)
     # Halving divides a segment's promise by eight; one that promises less than that has to wait.
     promise = np.take_along_axis(part / cost, order, 1)
     wanted &= promise >= promise[:, :1] * HALVED / 2
-    wanted |= verdict.smooth.reshape(len(rows), -1).all(1)[:, None] | ~np.isfinite(error)[:, None]
+    smooth = np.asarray(verdict.smooth.reshape(len(rows), -1).all(1))
+    wanted |= (smooth | ~np.isfinite(error))[:, None]
     spent = np.cumsum(np.take_along_axis(cost, order, 1) * wanted, axis=1) + state.evaluations[rows][:, None]
     chosen = np.zeros(state.cells.shape, dtype=bool)
     chosen[rows[:, None], order] = wanted & (spent <= budget)
@@ -102,18 +105,16 @@ def choose(
 
 
 def _effective_jumps(state: Segments, rows: np.ndarray) -> Float[np.ndarray, "some *classes"]:
-    """Return (Σ q)² / Σ q² for the squared jumps q of the derivative between neighbouring nodes."""
+    """Return (Σ√q)² / Σq over the jumps q of the derivative between neighbouring nodes, weighted by their distance."""
     nodes = state.nodes.sorted(rows)
     alpha = (nodes.u**2).reshape(-1, *(1,) * (nodes.slope.ndim - 1))
-    jump = (np.diff(nodes.slope, axis=0) * np.diff(alpha, axis=0)) ** 2
+    jump = np.abs(np.diff(nodes.slope, axis=0) * np.diff(alpha, axis=0))
     jump[nodes.row[1:] != nodes.row[:-1]] = 0
-    first = np.searchsorted(nodes.row, rows)
     # One more entry: the last node of a row has no neighbour to its right.
     jump = np.concatenate([jump, jump[:1] * 0])
-    largest = np.maximum.reduceat(jump, first)
-    scaled = jump / np.repeat(np.where(largest > 0, largest, 1), np.diff([*first, len(jump)]), axis=0)
-    once, twice = (np.add.reduceat(each, first) for each in (scaled, scaled**2))
-    return np.where(twice > 0, once**2 / np.where(twice > 0, twice, 1), 1.0)
+    first = np.searchsorted(nodes.row, rows)
+    roots, whole = (np.add.reduceat(each, first) for each in (np.sqrt(jump), jump))
+    return np.where(whole > 0, roots**2 / np.where(whole > 0, whole, 1), 1.0)
 
 
 def _residuals(

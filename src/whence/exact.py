@@ -16,7 +16,6 @@ from jaxtyping import Bool, Float, Int
 from whence.backends import Array, Leaves
 from whence.errors import Refused
 from whence.exact_pieces import Found, Gaps, affordable, ordered, trace
-from whence.integrate import Sums
 from whence.path import per_row
 from whence.problem import Problem
 from whence.shares import Shares, norms, sums
@@ -69,7 +68,7 @@ class _Walk:
     start: Leaves
     alone: bool = False
     ways: Leaves = field(init=False)
-    totals: list[Sums] = field(init=False)
+    totals: list[Array] = field(init=False)
     rounding: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -77,7 +76,7 @@ class _Walk:
         ops = problem.ops
         self.ways = tuple(x - s for x, s in zip(problem.point, self.start, strict=True))
         self.totals = [
-            Sums(ops, (leaf.shape[0], *every, *leaf.shape[1:]), ops.wide(leaf[:1])) for leaf in problem.point
+            ops.zeros((leaf.shape[0], *every, *leaf.shape[1:]), ops.wide(leaf[:1])) for leaf in problem.point
         ]
         kinds = [str(way.dtype).rpartition(".")[2] for way in self.ways]
         self.rounding = max(2.0**-7 if kind == "bfloat16" else float(np.finfo(kind).eps) for kind in kinds)
@@ -165,11 +164,8 @@ class _Walk:
         return ends, np.where(before <= narrow, before, 0) + np.where(after <= narrow, after, 0)
 
     def _fold(self, row: np.ndarray, width: np.ndarray, parts: list[Array]) -> list[Callable[[], None]]:
-        first, last = int(row[0]), int(row[-1])
-        weights = np.zeros((last - first + 1, len(row)))
-        weights[row - first, np.arange(len(row))] = width
         return [
-            total.fold(slice(first, last + 1), row - first, weights, part.reshape(len(row), -1))
+            self.problem.ops.accumulate(total, row, width, part.reshape(len(row), -1))
             for total, part in zip(self.totals, parts, strict=True)
         ]
 
@@ -202,7 +198,7 @@ class _Walk:
         doubt = found.doubt + (found.seam if self.coarse else 0.0)
         np.add.at(error, found.row, doubt.reshape(-1, *(1,) * len(every)) * found.size)
         keep = 1 + len(every)
-        total = np.asarray(sum(norms(problem.ops, each.total, keep) for each in self.totals))
+        total = np.asarray(sum(norms(problem.ops, each, keep) for each in self.totals))
         error = np.divide(error, total, out=np.where(error > 0, np.inf, 0.0), where=total > 0)
         if self.coarse:
             error = np.maximum(error, np.where(total > 0, SEAM * self.rounding, 0.0))
@@ -214,7 +210,7 @@ class _Walk:
                 "pieces; its last gaps have one gradient each. Raise max_evaluations, or use the default tolerance"
             )
         return Shares(
-            values=tuple(each.total for each in self.totals),
+            values=tuple(self.totals),
             error=error,
             evaluations=evaluations,
             converged=(error <= limit) & ~open_rows.reshape(-1, *(1,) * len(every)),

@@ -23,7 +23,7 @@ def fused(problem: Problem, start: Leaves, nodes: int) -> Split | None:
     """Return f taken apart after its first affine operations, where it can be, pays and is wanted."""
     run = problem.run
     backend, known = run.backend, run.chunks.splits
-    if not run.fuse or len(problem.rows) * nodes < FEWEST or not hasattr(backend, "split"):
+    if not run.fuse or len(problem.rows) * nodes < FEWEST:
         return None
     key = (repr(run.preprocess), *sorted(run.kwargs))
     template = known.get(key, False)

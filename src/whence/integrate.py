@@ -82,7 +82,8 @@ def _integrate(
     parts: list[Shares] = []
     for first in range(0, len(rise), together):
         rows = np.arange(first, min(first + together, len(rise)))
-        parts.append(_to_tolerance(problem, kernel, rows, rise[rows], segments, accuracy))
+        with problem.run.chunks.any_layout():
+            parts.append(_to_tolerance(problem, kernel, rows, rise[rows], segments, accuracy))
         if parts[-1].interrupted:
             break
     return joined(problem.ops, parts)
@@ -152,19 +153,3 @@ def _with_rule(problem: Problem, kernel: Integrand, nodes: np.ndarray, weights: 
             found.slope.reshape(shape)[:, order],
         ),
     )
-
-
-class Sums:
-    """Temporary: what exact integrals still use."""
-
-    def __init__(self, ops, shape, like):
-        self.ops, self.total = ops, ops.zeros(shape, like)
-
-    def fold(self, rows, position, weights, flat):
-        part = self.total[rows]
-        new = part + (self.ops.like(weights, flat) @ flat).reshape(part.shape)
-
-        def write():
-            self.total[rows] = new
-
-        return write

@@ -51,8 +51,9 @@ class Nodes:
 class Segments:
     """The running integrals of some rows of a problem.
 
-    `total` and `change` are [rows, segments, (K), ...] per leaf of the integrand; `slope_total`, `slope_change` the same
-    for the derivative along the path, and `slope_before` the change one halving earlier (at first: half that of a pair).
+    `total` and `change` are [rows, segments, (K), ...] per leaf of the integrand; `slope_total` and `slope_change` the
+    same for the derivative along the path, and `slope_before` the change one halving earlier (at first: half that of
+    a pair).
     """
 
     problem: Problem
@@ -112,6 +113,11 @@ class Segments:
             cells=rows * grid,
         )
         return todo, u
+
+    @property
+    def features(self) -> int:
+        """How many features each row has."""
+        return sum(int(np.prod(leaf.shape[1:], dtype=int)) for leaf in self.problem.point)
 
     @property
     def evaluations(self) -> Int[np.ndarray, "rows"]:
@@ -183,7 +189,7 @@ class Segments:
         """Return every node with the weight that it has in the result; rows with fewer nodes end in NaN."""
         every = np.arange(len(self.rows))
         nodes = self.nodes.sorted(every)
-        extrapolated = smooth.reshape(len(smooth), -1).all(1)[nodes.row]
+        extrapolated = np.asarray(smooth.reshape(len(smooth), -1).all(1))[nodes.row]
         place = np.arange(len(nodes.row)) - np.searchsorted(nodes.row, every)[nodes.row]
         shape = (len(every), int(self.evaluations.max(initial=0)))
 

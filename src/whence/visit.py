@@ -48,7 +48,7 @@ class Visit:
 
 @dataclass(frozen=True)
 class Visited:
-    """The sums [cells, (K), ...] per leaf, and f and its derivative along the path at the pairs, [pairs] or [pairs, K]."""
+    """The sums [cells, (K), ...] per leaf; f and its derivative along the path at the pairs, [pairs] or [pairs, K]."""
 
     sums: Leaves
     output: np.ndarray

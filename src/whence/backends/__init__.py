@@ -186,6 +186,12 @@ class Backend(Protocol):
         """
         ...
 
+    def split(
+        self, function: Callable[[Leaves, np.ndarray], Array], start: Leaves, end: Leaves
+    ) -> Split | None:
+        """Return f taken apart after its first affine operations; None where it cannot be, or does not pay."""
+        ...
+
     def is_out_of_memory(self, problem: BaseException) -> bool: ...
     def synchronize(self, array: Array) -> None:
         """Wait until the device has finished, so that a clock tells the truth."""

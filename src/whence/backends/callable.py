@@ -174,6 +174,9 @@ class CallableBackend:
     def pieces(self, function: Callable[[Leaves], Array], leaves: Leaves, directions: Leaves) -> Any:
         return self.vjp(function, leaves)
 
+    def split(self, function: Callable[[Leaves, np.ndarray], Array], start: Leaves, end: Leaves) -> None:
+        return None
+
     def is_out_of_memory(self, problem: BaseException) -> bool:
         return isinstance(problem, MemoryError)
 

@@ -21,7 +21,7 @@ from jaxtyping import Float
 
 from whence.backends import Leaves
 from whence.backends.torch_recording import Recording
-from whence.backends.torch_standing import Axes, Diverged, Following, Function, Replaying, Script, Unfit
+from whence.backends.torch_standing import Axes, Following, Function, Replaying, Script, Unfit
 
 ROWS = 64
 # From so many multiplications per leaf element on, the affine part outweighs the traffic of larger leaves.
@@ -283,4 +283,4 @@ def _rows(leaf: torch.Tensor, index: np.ndarray) -> torch.Tensor:
     return leaf.index_select(0, torch.as_tensor(index, device=leaf.device)).detach()
 
 
-__all__ = ["Costs", "Diverged", "Split", "split"]
+__all__ = ["Costs", "Split", "split"]

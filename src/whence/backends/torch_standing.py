@@ -15,8 +15,7 @@ from torch import nn
 
 from whence.backends import Leaves
 from whence.backends.torch_affine import HARMLESS, tensors
-from whence.errors import Diverged as Diverged
-from whence.errors import WhenceError
+from whence.errors import Diverged, WhenceError
 
 Function = Callable[[Leaves, np.ndarray], torch.Tensor]
 Axes = tuple[tuple[int, int], ...]
