@@ -3,7 +3,7 @@
 With T the trapezoid sum of segment s and D_s its last change:
 
 - Gradients that jump (ReLU, max-pool): independent jumps leave the error D_s/√3 in a segment, so ‖Σ_s D_s‖₁/√3 is the
-  L1 error to expect. From few jumps it scatters, so it is raised by MARGIN / (their effective number) ^ POWER.
+  L1 error to expect. From few jumps it scatters, so it is raised by MARGIN / (their effective number) ^ POWER, at most by WIDEST.
 - Smooth gradients: D shrinks fourfold with each halving. Then T + D/3 is of fourth order (Richardson 1911), and what D
   deviates from fourfold is how much that sum still changes; its error is a fifteenth of it (a quarter is stated).
 - Whatever the gradients: the error is never below the completeness residual, |ΣA − (f(x) − f(x'))| ≤ ‖A − A*‖₁. A
@@ -23,7 +23,7 @@ from whence.segments import FIRST_CELLS, Segments
 from whence.shares import norms
 
 # Chosen on the digits' networks and four photographs, so that at least 95 % of examples are within their tolerance.
-MARGIN, POWER = 3.7, 0.6
+MARGIN, POWER, WIDEST = 3.7, 0.6, 0.7
 # Smooth, where the changes shrink fourfold up to this relative deviation.
 SMOOTH = 0.2
 # Of the last change of the extrapolated sum, whose error of fourth order is a fifteenth of it: the safe side.
@@ -58,7 +58,8 @@ def judge(
     ops, keep = state.problem.ops, rise.ndim
     values, changes = state.shares(rows)
     size, change = (np.asarray(sum(norms(ops, leaf, keep) for leaf in each)) for each in (values, changes))
-    jumps = change / sqrt(3) * (1 + MARGIN / _effective_jumps(state, rows) ** POWER)
+    margin = np.minimum(MARGIN / _effective_jumps(state, rows) ** POWER, WIDEST)
+    jumps = change / sqrt(3) * (1 + margin)
     residual, extrapolated = _residuals(state, rows, rise)
     bend = _deviation(state, rows)
     smooth = (bend <= SMOOTH) & (extrapolated <= SMOOTH * change)
