@@ -24,7 +24,7 @@ def to_two_percent(
         "To 2 % true error (whence's default) against captum",
         f"Errors are relative L1, against {reference:,} midpoint nodes: mean, and the worst example. The cheapest "
         f"setting of captum is the smallest of {', '.join(map(str, GAUSS))} Gauss nodes whose mean error is at most "
-        "2 %, which its user cannot know (with internal_batch_size=8 on the photograph). Stated is whence's own estimate.",
+        "2 %, which its user cannot know (with internal_batch_size=8 on the photograph). Stated is whence's own.",
         (
             "case", "whence", "captum, cheapest", "captum, 50", "whence / cheapest", "whence / 50", "gradients",
             "stated", "true", "captum's true: cheapest, 50",

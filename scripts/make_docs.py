@@ -299,8 +299,8 @@ WINGS = {
         "site", "sampler", "moments", "difference", "shares", "structure", "chunk", "progress",
     ),
     "Pictures and files": (
-        "preprocess", "pixels", "view", "figure", "panel", "comparison", "strip", "caption", "report", "data", "download",
-        "zoo", "files",
+        "preprocess", "pixels", "view", "figure", "panel", "comparison", "strip", "caption", "report", "data",
+        "download", "zoo", "files",
     ),
     "The command line": ("cli", "demo", "loading", "__main__"),
     "The frameworks": ("backends/",),

@@ -46,9 +46,10 @@ def test_linear_functions_are_exact_with_the_fewest_nodes(quadrature):
 
 def test_linear_functions_converge_at_the_first_look():
     w = normal(5)
-    result = ig(lambda x: x @ w, normal(2, 5, seed=1))
-    assert result.evaluations.tolist() == [16, 16]
-    assert float(result.error.max()) < 1e-14 and result.converged.all()
+    for rtol, first_look in ((0.05, 16), (0.02, 32)):
+        result = ig(lambda x: x @ w, normal(2, 5, seed=1), rtol=rtol)
+        assert result.evaluations.tolist() == [first_look, first_look]
+        assert float(result.error.max()) < 1e-14 and result.converged.all()
 
 
 @pytest.mark.parametrize("baseline", [0.0, 0.7, -1.3])
@@ -244,7 +245,7 @@ EASY, HARD = [0.0, 1.0], [1.0, 0.1]
 def test_easy_examples_leave_the_batch_early():
     result = ig(ramps, tensor(EASY, HARD, EASY), rtol=0.01)
     easy, hard, again = result.evaluations.tolist()
-    assert easy == again == 16 and hard >= 64 and result.converged.all()
+    assert easy == again == 32 and hard >= 64 and result.converged.all()
 
 
 @pytest.mark.parametrize("row", [EASY, HARD])
@@ -263,7 +264,7 @@ def test_no_gradient_is_computed_beyond_the_evaluations_that_are_reported():
         rows += len(x) if x.requires_grad else 0
         return ramps(x)
 
-    result = ig(counted, tensor(EASY, HARD), rtol=0.01)
+    result = ig(counted, tensor(EASY, HARD), rtol=0.01, fuse=False)
     assert rows == int(result.evaluations.sum())
 
 

@@ -60,21 +60,23 @@ def trapezoid_in_u(model, row, nodes):
 
 
 @pytest.mark.parametrize("halvings", [0, 1, 2, 3])
-@pytest.mark.parametrize("segments", [1, 2, 5, 8])
-def test_segments_that_are_all_refined_alike_are_the_plain_trapezoid(segments, halvings):
+@pytest.mark.parametrize(("segments", "first"), [(1, 2), (2, 2), (5, 2), (8, 2), (1, 4), (3, 4), (8, 4)])
+def test_segments_that_are_all_refined_alike_are_the_plain_trapezoid(segments, first, halvings):
     model, x, _ = relu_net()
     with asked(Call(model, x, target=0)) as question:
         problem = question.problem
         line = Straight().between(problem, (problem.point[0] * 0,), 0)
-        state = Segments(problem, integrand(problem, line, 16), np.arange(len(x)), segments)
+        state = Segments(problem, integrand(problem, line, 16), np.arange(len(x)), segments, first)
         for _ in range(halvings):
             before = state.shares(np.arange(len(x)))[0][0]
             state.refine(np.ones((len(x), segments), dtype=bool))
         (values,), (changes,) = state.shares(np.arange(len(x)))
-    nodes = segments * 2 ** (halvings + 1)
+        trapezoid_of_slopes, its_change = state.slope_total.sum(1), state.slope_change.sum(1)
+    nodes = segments * first * 2**halvings
     assert (state.evaluations == nodes).all()
     wanted = torch.stack([trapezoid_in_u(model, row, nodes) for row in x])
     assert torch.allclose(values, wanted, rtol=1e-12, atol=1e-13)
+    assert np.allclose(trapezoid_of_slopes, values.sum(1)) and np.allclose(its_change, changes.sum(1))
     if halvings:
         assert torch.allclose(changes, values - before, rtol=1e-9, atol=1e-12)
 
@@ -158,10 +160,11 @@ def test_a_thousand_examples_at_once_are_each_as_if_alone():
 def test_smooth_networks_are_finished_in_few_nodes(name):
     model, x = smooth_net(SMOOTH[name]), normal(8, 6, seed=2)
     truth = ig(model, x, steps=200).values
-    usual, sharp = ig(model, x), ig(model, x, rtol=1e-6)
-    assert (usual.evaluations == 16).float().mean() >= 0.75
+    rough, usual, sharp = ig(model, x, rtol=0.05), ig(model, x), ig(model, x, rtol=1e-6)
+    # The first look of small inputs: 32 gradients where 2 % are asked for, 16 where less is.
+    assert (usual.evaluations == 32).all() and (rough.evaluations == 16).float().mean() >= 0.75
     assert (sharp.evaluations <= 512).all(), "of second order it would take thousands"
-    for result, rtol in ((usual, 0.02), (sharp, 1e-6)):
+    for result, rtol in ((rough, 0.05), (usual, 0.02), (sharp, 1e-6)):
         true = relative_error(result.values, truth)
         assert (true <= rtol).all() and (true <= np.asarray(result.error)).all()
 

@@ -23,7 +23,7 @@ TRIALS = 3
 RENEWED = 64
 # In a longer chunk (seconds) the fixed costs have vanished: more rows would cost memory and gain little, unless the
 # last doubling made a row this much cheaper.
-BRIEF = 0.005
+BRIEF, LONG = 0.005, 0.05
 STEEP = 1.2
 
 _remembered: weakref.WeakKeyDictionary[Any, dict[Hashable, Chunks]] = weakref.WeakKeyDictionary()
@@ -71,7 +71,8 @@ class Search:
             sizes = (2 * best, best, best // 2)
         else:
             # More memory only on firm ground: when this size and its half have had all their trials.
-            sizes = (best, best // 2, 2 * best) if half >= STEEP * seconds else (best, best // 2)
+            firm = half >= STEEP * seconds and seconds * best <= LONG
+            sizes = (best, best // 2, 2 * best) if firm else (best, best // 2)
         for size in sizes:
             # A chunk a little short still tells how fast its size is; the last of the rows would not.
             tells = 1 <= size <= self.ceiling and 3 * size <= 4 * left

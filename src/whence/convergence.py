@@ -3,7 +3,8 @@
 With T the trapezoid sum of segment s and D_s its last change:
 
 - Gradients that jump (ReLU, max-pool): independent jumps leave the error D_s/√3 in a segment, so ‖Σ_s D_s‖₁/√3 is the
-  L1 error to expect. From few jumps it scatters, so it is raised by MARGIN / (their effective number) ^ POWER, at most by WIDEST.
+  L1 error to expect. From few jumps it scatters, so it is raised by MARGIN / (their effective number) ^ POWER, at most
+  by WIDEST.
 - Smooth gradients: D shrinks fourfold with each halving. Then T + D/3 is of fourth order (Richardson 1911), and what D
   deviates from fourfold is how much that sum still changes; its error is a fifteenth of it (a quarter is stated).
 - Whatever the gradients: the error is never below the completeness residual, |ΣA − (f(x) − f(x'))| ≤ ‖A − A*‖₁. A

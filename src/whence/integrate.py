@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 from whence import random_nodes
 from whence.attribution import Trace
-from whence.convergence import choose, judge
+from whence.convergence import LARGE, choose, judge
 from whence.errors import Diverged
 from whence.integrand import Integrand, integrand
 from whence.path import Points
@@ -24,6 +24,8 @@ DEFAULT_MAX_EVALUATIONS = 1024
 DEFAULT_STEPS = 50
 # Rows are integrated together as far as their sums, with what judging them needs, stay within these bytes.
 MEMORY = 2**28
+# A tolerance below which the first look of 16 nodes is seldom enough.
+SHARP = 0.025
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,9 @@ def _integrate(
         shares = _with_rule(problem, integrand(problem, points, 1), np.ones(1), np.ones(1))
         return replace(shares, converged=np.zeros(problem.output.shape, dtype=bool))
     rise = problem.output - baseline_output
-    kernel = integrand(problem, points, SEGMENTS * FIRST_CELLS)
-    segments = min(SEGMENTS, accuracy.max_evaluations // FIRST_CELLS)
+    cells = _first_cells(problem, accuracy)
+    kernel = integrand(problem, points, SEGMENTS * cells)
+    segments = min(SEGMENTS, accuracy.max_evaluations // cells)
     bytes_each = 8 * 6 * sum(int(np.prod(leaf.shape[1:])) for leaf in kernel.like) * rise[:1].size
     if bytes_each * segments > MEMORY:
         segments = 1
@@ -83,10 +86,20 @@ def _integrate(
     for first in range(0, len(rise), together):
         rows = np.arange(first, min(first + together, len(rise)))
         with problem.run.chunks.any_layout():
-            parts.append(_to_tolerance(problem, kernel, rows, rise[rows], segments, accuracy))
+            parts.append(_to_tolerance(problem, kernel, rows, rise[rows], (segments, cells), accuracy))
         if parts[-1].interrupted:
             break
     return joined(problem.ops, parts)
+
+
+def _first_cells(problem: Problem, accuracy: Accuracy) -> int:
+    """Return how many cells a segment begins with: more where a round costs more than its gradients would.
+
+    It depends on the example's size and on what is asked, so that an example has the same nodes in any batch.
+    """
+    features = sum(int(np.prod(leaf.shape[1:], dtype=int)) for leaf in problem.point)
+    sharp = accuracy.rtol <= SHARP and accuracy.max_evaluations >= 2 * SEGMENTS * FIRST_CELLS
+    return 2 * FIRST_CELLS if sharp and features < LARGE else FIRST_CELLS
 
 
 def _to_tolerance(
@@ -94,11 +107,14 @@ def _to_tolerance(
     kernel: Integrand,
     rows: Int[np.ndarray, "rows"],
     rise: Float[np.ndarray, "rows *classes"],
-    segments: int,
+    grid: tuple[int, int],
     accuracy: Accuracy,
 ) -> Shares:
-    """Refine some rows until each one's estimated error is within the tolerance; those that are leave the batch."""
-    state = Segments(problem, kernel, rows, segments)
+    """Refine some rows until each one's estimated error is within the tolerance; those that are leave the batch.
+
+    `grid` is the number of segments and that of each one's first cells.
+    """
+    state = Segments(problem, kernel, rows, *grid)
     active, interrupted = np.arange(len(rows)), False
     verdict = judge(state, active, rise)
     values, error = verdict.values, verdict.error

@@ -53,13 +53,14 @@ class Segments:
 
     `total` and `change` are [rows, segments, (K), ...] per leaf of the integrand; `slope_total` and `slope_change` the
     same for the derivative along the path, and `slope_before` the change one halving earlier (at first: half that of
-    a pair).
+    a pair). `first` is how many cells each segment begins with, 2 or 4.
     """
 
     problem: Problem
     integrand: Integrand
     rows: Int[np.ndarray, "rows"]
     count: int = SEGMENTS
+    first: int = FIRST_CELLS
     cells: Int[np.ndarray, "rows segments"] = field(init=False)
     total: Leaves = field(init=False)
     change: Leaves = field(init=False)
@@ -69,50 +70,65 @@ class Segments:
     nodes: Nodes = field(init=False)
 
     def __post_init__(self) -> None:
-        """Visit the ends of the segments and their middles: two nested trapezoids at once."""
+        """Visit the first cells of all segments: two nested trapezoids at once."""
         todo, u = self._first_visit()
         found = visit(self.problem, self.integrand, todo)
         rows = len(self.rows)
-        self.cells = np.full((rows, self.count), FIRST_CELLS)
+        self.cells = np.full((rows, self.count), self.first)
         halves = [leaf.reshape(rows, 2, self.count, *leaf.shape[1:]) for leaf in found.sums]
         self.total = tuple(leaf[:, 0] / 2 + leaf[:, 1] for leaf in halves)
         self.change = tuple(leaf[:, 1] - leaf[:, 0] / 2 for leaf in halves)
         self.nodes = Nodes(np.repeat(np.arange(rows), len(u)), np.tile(u, rows), found.output, found.slope)
-        shape = (rows, 2 * self.count, *found.slope.shape[1:])
-        height = found.slope.reshape(shape) * (2 * u).reshape(-1, *(1,) * (len(shape) - 2))
-        ends = np.concatenate([height[:, :1] * 0, height[:, 1::2]], axis=1)
-        coarse = (ends[:, 1:] + ends[:, :-1]) / (2 * self.count)
-        self.slope_total = coarse / 2 + height[:, 0::2] / (2 * self.count)
-        self.slope_change = self.slope_total - coarse
-        self.slope_before = np.repeat(self._pair_changes(ends, coarse), 2, axis=1)[:, : self.count]
-
-    def _pair_changes(self, ends: np.ndarray, coarse: np.ndarray) -> np.ndarray:
-        """Return half the change from one cell over each pair of segments to a cell for either (NaN without pairs)."""
-        if self.count % 2:
-            return np.full_like(coarse, np.nan)
-        wide = (ends[:, 2::2] + ends[:, :-2:2]) / self.count
-        return (coarse[:, ::2] + coarse[:, 1::2] - wide) / 2
+        shape = (rows, self.count, self.first, *found.slope.shape[1:])
+        height = found.slope.reshape(shape) * (2 * u).reshape(shape[1:3] + (1,) * (len(shape) - 3))
+        self._first_slopes(height)
 
     def _first_visit(self) -> tuple[Visit, Float[np.ndarray, "grid"]]:
-        rows, grid = len(self.rows), 2 * self.count
+        rows, grid, each = len(self.rows), self.count * self.first, self.first
         k = np.arange(1, grid + 1)
-        u, end = k / grid, k % 2 == 0
-        # An end lies in the segments to its left and right; a middle in one. The baseline's weight is zero.
-        node = np.concatenate([k[end], k[end][:-1], k[~end]]) - 1
-        cell = np.concatenate([k[end] // 2 - 1, k[end][:-1] // 2, self.count + k[~end] // 2])
+        u, end, odd = k / grid, k % each == 0, k % 2 == 1
+        inner = ~end & ~odd
+        # An end lies in the segments to its left and right; any other in one. The baseline's weight is zero. The odd
+        # nodes are the middles of the coarser cells, and have sums of their own.
+        node = np.concatenate([k[end], k[end][:-1], k[inner], k[odd]]) - 1
+        cell = np.concatenate(
+            [k[end] // each - 1, k[end][:-1] // each, k[inner] // each, self.count + k[odd] // each]
+        )
+        # 2u du/2 for a coarse cell at its end, twice that between two; and 2u du for a middle, whose cells are half.
+        times = np.repeat([1.0, 2.0, 1.0], [2 * end.sum() - 1, inner.sum(), odd.sum()])
         order = np.argsort(node, kind="stable")
-        node, cell = node[order], cell[order]
-        base = np.repeat(np.arange(rows) * grid, len(node))
+        node, cell, times = node[order], cell[order], times[order]
+        base = np.arange(rows)[:, None]
         todo = Visit(
             row=np.repeat(self.rows, grid),
             alpha=np.tile(u**2, rows),
-            pair=base + np.tile(node, rows),
-            cell=base + np.tile(cell, rows),
-            # 2u du/2 at either end of a cell of a segment's width, and 2u du at a middle of half of it.
-            weight=np.tile(u[node] / self.count, rows),
-            cells=rows * grid,
+            pair=(base * grid + node).ravel(),
+            cell=(base * 2 * self.count + cell).ravel(),
+            weight=np.tile(times * u[node] * 2 / grid, rows),
+            cells=rows * 2 * self.count,
         )
         return todo, u
+
+    def _first_slopes(self, height: Float[np.ndarray, "rows segments first *classes"]) -> None:
+        """Take the trapezoids of 2u times the derivative, from each segment's nodes and the last of the one before."""
+        before = np.concatenate([height[:, :1, -1] * 0, height[:, :-1, -1]], axis=1)
+        points = np.concatenate([before[:, :, None], height], axis=2)
+
+        def trapezoid(step: int) -> np.ndarray:
+            inside = points[:, :, ::step].sum(2) - (points[:, :, 0] + points[:, :, -1]) / 2
+            return inside * step / (self.count * self.first)
+
+        self.slope_total = trapezoid(1)
+        self.slope_change = self.slope_total - trapezoid(2)
+        if self.first > FIRST_CELLS:
+            self.slope_before = trapezoid(2) - trapezoid(4)
+        elif self.count % 2:
+            self.slope_before = np.full_like(self.slope_total, np.nan)
+        else:
+            # Half the change from one cell over each pair of segments to a cell for either.
+            wide = (points[:, ::2, 0] + points[:, 1::2, -1]) / self.count
+            pairs = trapezoid(2)[:, ::2] + trapezoid(2)[:, 1::2] - wide
+            self.slope_before = np.repeat(pairs / 2, 2, axis=1)
 
     @property
     def features(self) -> int:
