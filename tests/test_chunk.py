@@ -1,5 +1,6 @@
 # ruff: noqa: E402 (what needs PyTorch is imported after the check for it)
 import gc
+import threading
 import weakref
 from itertools import count
 from types import SimpleNamespace
@@ -349,3 +350,15 @@ def test_memory_may_run_out_at_any_operation_and_nothing_is_counted_twice(monkey
         for one, two in zip(result.values, wanted.values, strict=True):
             assert torch.allclose(one, two, rtol=1e-10, atol=1e-12), f"at operation {at}"
     assert at > 20
+
+
+def test_one_threads_layout_is_not_anothers():
+    shared = chunk.Chunks(layouts=True)
+    with shared.any_layout():
+        shared._search("work")
+        other = []
+        thread = threading.Thread(target=lambda: other.append((shared._is_free, shared.channels_last)))
+        thread.start()
+        thread.join()
+        assert shared._is_free and shared.channels_last is False
+    assert other == [(False, None)] and not shared._is_free

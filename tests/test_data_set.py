@@ -457,3 +457,22 @@ def test_the_state_does_not_grow_with_the_number_of_examples(tmp_path):
         mean(cnn(), pictures(size).split(50), resume=path)
     few, many = (path.stat().st_size for path in paths)
     assert abs(few - many) < 100
+
+
+def test_a_model_that_jumps_is_not_said_to_be_integrated_without_error():
+    model = lambda x: x.sum(1) + 10.0 * (x[:, 0] > 0.3)  # noqa: E731
+    mean = whence.mean_attribution(model, [torch.ones(4, 2)], target=None)
+    assert mean.error >= 5 - 1e-6, "10 of 12 are missing from shares of 2"
+    assert any("jumps" in note for note in mean.notes)
+
+
+def test_other_labels_are_another_question(tmp_path):
+    x, labels = torch.rand(8, 3), np.array([0, 1] * 4)
+    ask = {"by": "label", "labels": True, "resume": tmp_path / "means.npz"}
+    model = lambda x: (x**2).sum(1)  # noqa: E731
+    whence.mean_attribution(model, [(x[:4], labels[:4])], **ask)
+    with pytest.raises(whence.BadInput):
+        whence.mean_attribution(model, [(x[:4], 1 - labels[:4]), (x[4:], labels[4:])], **ask)
+    assert whence.mean_attribution(
+        model, [(x[:4], labels[:4]), (x[4:], labels[4:])], **ask
+    ).count.tolist() == [4, 4]

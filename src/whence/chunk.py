@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import weakref
 from collections import Counter
@@ -101,9 +102,9 @@ class Chunks:
     layouts: bool = False
     steady: bool = False
     splits: dict[Any, Any] = field(default_factory=dict[Any, Any])
-    channels_last: bool | None = None
     searches: dict[Any, Search] = field(default_factory=dict[Any, Search])
-    _free: bool = False
+    # Several threads may explain the same model, each with its own layout.
+    _mine: threading.local = field(default_factory=threading.local)
 
     @contextmanager
     def any_layout(self) -> Generator[None]:
@@ -112,11 +113,20 @@ class Chunks:
         Another layout rounds otherwise, and a ReLU that switches the other way at one of a few nodes is more than
         float noise.
         """
-        before, self._free = self._free, self.layouts
+        before, self._mine.free = self._is_free, self.layouts
         try:
             yield
         finally:
-            self._free = before
+            self._mine.free = before
+
+    @property
+    def _is_free(self) -> bool:
+        return getattr(self._mine, "free", False)
+
+    @property
+    def channels_last(self) -> bool | None:
+        """How this thread's chunk is to be laid out; None: as it came."""
+        return getattr(self._mine, "channels_last", None)
 
     def run(self, backend: Backend, total: int, work: Callable[[int, int], Any]) -> None:
         """Call `work(start, stop)` until all rows are done; it must write its results last, to allow a retry.
@@ -152,14 +162,15 @@ class Chunks:
     def _search(self, kind: Any) -> Search:
         """Return the search of the layout to use next: the one not judged yet, or else the faster."""
         plain = self.searches.setdefault((kind, False), Search())
-        if not self._free:
-            self.channels_last = None
+        if not self._is_free:
+            self._mine.channels_last = None
             return plain
         last = self.searches.setdefault((kind, True), Search(ceiling=plain.ceiling))
         if plain.judged and not last.fastest:
             last.start = plain.best
-        self.channels_last = plain.judged and (not last.judged or last.pace * WORTH < plain.pace)
-        return last if self.channels_last else plain
+        chosen = plain.judged and (not last.judged or last.pace * WORTH < plain.pace)
+        self._mine.channels_last = chosen
+        return last if chosen else plain
 
 
 def chunks_for(model: Any, key: Hashable, fixed: int | None, layouts: bool = False) -> Chunks:

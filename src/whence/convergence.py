@@ -5,8 +5,9 @@ With T the trapezoid sum of segment s and D_s its last change:
 - Gradients that jump (ReLU, max-pool): independent jumps leave the error D_s/√3 in a segment, so ‖Σ_s D_s‖₁/√3 is the
   L1 error to expect. From few jumps it scatters, so it is raised by MARGIN / (their effective number) ^ POWER, at most
   by WIDEST.
-- Smooth gradients: D shrinks fourfold with each halving. Then T + D/3 is of fourth order (Richardson 1911), and what D
-  deviates from fourfold is how much that sum still changes; its error is a fifteenth of it (a quarter is stated).
+- Smooth gradients: D shrinks fourfold with each halving, in every direction. Then T + D/3 is of fourth order
+  (Richardson 1911), and what D deviates from fourfold is how much that sum still changes; its error is a fifteenth of it (a quarter
+  is stated).
 - Whatever the gradients: the error is never below the completeness residual, |ΣA − (f(x) − f(x'))| ≤ ‖A − A*‖₁. A
   model that jumps itself keeps its residual, and so never converges.
 """
@@ -20,13 +21,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from whence.backends import Array, Leaves, Operations
-from whence.segments import FIRST_CELLS, Segments
+from whence.segments import Segments
 from whence.shares import norms
 
 # Chosen on the digits' networks and four photographs, so that at least 95 % of examples are within their tolerance.
 MARGIN, POWER, WIDEST = 3.7, 0.6, 0.7
 # Smooth, where the changes shrink fourfold up to this relative deviation.
-SMOOTH = 0.2
+SMOOTH, FEWEST_SEGMENTS = 0.2, 4
 # Of the last change of the extrapolated sum, whose error of fourth order is a fifteenth of it: the safe side.
 SMOOTH_ERROR = 0.25
 # Halving a segment leaves this much of the variance of its error, and the prediction is a little careful.
@@ -36,6 +37,8 @@ HALVED, CAREFUL = 0.25, 0.98
 LEAST, LEAST_OF_LARGE, LARGE = 1.0, 0.05, 10_000
 # The resolution of f in each dtype, times a few operations.
 _ROUNDING = {"float64": 2.0**-50, "float32": 2.0**-21, "float16": 2.0**-8, "bfloat16": 2.0**-5}
+# No answer of a model in half precision is better than its last place.
+_FINEST = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,9 @@ def judge(
     if smooth.any():
         error = np.where(smooth, np.maximum(change * np.minimum(bend, 1) * SMOOTH_ERROR, extrapolated), error)
         values = tuple(_extrapolated(ops, *each, smooth) for each in zip(values, changes, strict=True))
-    return Verdict(values, _relative(error, size), smooth, ~smooth & (residual > jumps), state.parts(rows))
+    finest = _FINEST.get(str(state.problem.point[0].dtype).rpartition(".")[2], 0.0)
+    error = np.maximum(_relative(error, size), np.where(size > 0, finest, 0.0))
+    return Verdict(values, error, smooth, ~smooth & (residual > jumps), state.parts(rows))
 
 
 def _extrapolated(
@@ -134,20 +139,18 @@ def _residuals(
 
 
 def _deviation(state: Segments, rows: np.ndarray) -> Float[np.ndarray, "some *classes"]:
-    """Return Σ |4D − D_before| / 3 Σ |D| of the derivative along the path; infinite where it is not known yet."""
-    after, before = state.slope_change[rows], state.slope_before[rows]
-    fresh = (state.cells[rows] == FIRST_CELLS).any(1)
-    if fresh.any() and state.count % 2 == 0:
-        # Before a segment was halved twice, only its pair tells.
-        paired = [
-            leaf[fresh].reshape(-1, state.count // 2, 2, *leaf.shape[2:]).mean(2) for leaf in (after, before)
-        ]
-        after, before = after.copy(), before.copy()
-        after[fresh], before[fresh] = (np.repeat(leaf, 2, axis=1) for leaf in paired)
-    size = np.abs(after).sum(1)
+    """Return Σ_s ‖4D_s − D_s before‖ / 3 Σ_s ‖D_s‖, by products with random signs; infinite where it is not known.
+
+    Few segments may shrink fourfold by luck, and so may the derivative along the path, in which features cancel.
+    """
+    shape = state.slope_total[rows].sum(1).shape
+    if state.count < FEWEST_SEGMENTS:
+        return np.full(shape, np.inf)
+    after, before = state.probed[rows], state.probed_before[rows]
+    away, size = (np.sqrt((each**2).sum(3)).sum(1) for each in (4 * after - before, after))
     with np.errstate(invalid="ignore", divide="ignore"):
-        found = np.abs(4 * after - before).sum(1) / (3 * size)
-    return np.where(np.isnan(found), np.inf, found)
+        found = away / (3 * size)
+    return np.where(np.isnan(found), np.inf, found).reshape(shape)
 
 
 def _relative(error: Float[np.ndarray, "..."], size: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:

@@ -24,6 +24,13 @@ from whence.site import Layer
 CHUNK = 32
 # The mean absolute value of a normal variable of unit variance: from standard errors to an expected L1 error.
 HALF_NORMAL = (2 / np.pi) ** 0.5
+# A residual below this part of the map is float noise; one that is so many times what the integrals' spread explains,
+# and so large a part of the map, is the model's doing.
+ROUNDING, MUCH, NOTABLE = 1e-6, 4.0, 0.02
+INCOMPLETE = (
+    "the mean shares do not sum to the mean of f(x) − f(x'): the model's output jumps along the paths (a threshold, a "
+    "rounding, an argmax), or changes between the few nodes, and its gradients do not see it"
+)
 
 
 @dataclass(frozen=True)
@@ -187,19 +194,25 @@ def _result(state: State) -> MeanAttribution:
         return sum((np.abs(leaf).reshape(len(counts), -1).sum(1) for leaf in maps), np.zeros(len(counts)))
 
     deviations = norms(tuple(np.sqrt(leaf) for leaf in state.stacked("variance"))) * HALF_NORMAL / counts
+    residual = np.array([group.residual for group in groups])
+    # What the mean lacks to be complete is a part of its error, whatever its nodes saw.
+    size = norms(state.stacked("mean"))
+    lacking = np.maximum(np.abs(residual) - ROUNDING * size, 0)
+    jumps = bool((lacking > np.maximum(MUCH * deviations, NOTABLE * size)).any())
+    deviations = np.where(np.isnan(deviations), np.nan, np.maximum(deviations, lacking))
     with np.errstate(divide="ignore", invalid="ignore"):
-        error = np.where(deviations == 0, 0.0, deviations / norms(state.stacked("mean")))
+        error = np.where(deviations == 0, 0.0, deviations / size)
     return MeanAttribution(
         values=given(state.stacked("mean")),
         absolute=given(state.stacked("absolute")),
         standard_error=given(standard_error(state.stacked("squares"))),
         absolute_standard_error=given(standard_error(state.stacked("absolute_squares"))),
         error=one_or_all(error),
-        residual=one_or_all(np.array([group.residual for group in groups])),
+        residual=one_or_all(residual),
         count=one_or_all(counts),
         labels=np.array(state.labels) if grouped else None,
         evaluations=state.evaluations,
-        notes=list(state.notes),
+        notes=[*state.notes, *([INCOMPLETE] if jumps else [])],
         settings=state.settings | state.about,
         _state=state,
     )

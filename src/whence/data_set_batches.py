@@ -52,10 +52,15 @@ class Batch:
             self, start=self.start + low, arrays=tuple(each[low:high] for each in self.arrays), labels=labels
         )
 
+    @property
+    def checked(self) -> tuple[Any, ...]:
+        """What must be the same when a run goes on: the arrays, and the labels."""
+        return self.arrays if self.labels is None else (*self.arrays, self.labels)
+
     def checksums(self, before: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the checksums of all numbers up to here, however they were cut into batches."""
-        pairs = zip(self.arrays, before, strict=True)
-        return tuple(zlib.crc32(np.ascontiguousarray(to_numpy(array)).data, old) for array, old in pairs)
+        """Return the checksums of all numbers and labels up to here, however they were cut into batches."""
+        pairs = zip(self.checked, before, strict=True)
+        return tuple(zlib.crc32(np.ascontiguousarray(to_numpy(array)).tobytes(), old) for array, old in pairs)
 
     @contextmanager
     def named(self) -> Generator[None]:

@@ -61,7 +61,7 @@ class Survey:
                 with batch.named():
                     if state is None or batch.number == 0:
                         state = self._begun(batch, state)
-                    total, checksums = batch.stop, checksums or (0,) * len(batch.arrays)
+                    total, checksums = batch.stop, checksums or (0,) * len(batch.checked)
                     if batch.start < resumed:
                         checksums = batch.rows(0, resumed).checksums(checksums)
                     if batch.start < resumed <= batch.stop:
@@ -100,7 +100,7 @@ class Survey:
             name = getattr(call.model, "__name__", type(call.model).__name__)
             found = versions(resolve(call.model, batch.inputs).name)
             about = {"model": name, "chunk": call.chunk, "versions": found}
-            return State(settings, model, structure, batch.shapes, (0,) * len(batch.arrays), about=about)
+            return State(settings, model, structure, batch.shapes, (0,) * len(batch.checked), about=about)
         _require_same_question(state, settings, batch, same_model(state.fingerprint, model))
         return state
 

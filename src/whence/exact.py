@@ -38,6 +38,7 @@ def integrate(problem: Problem, start: Leaves, max_pieces: int = DEFAULT_MAX_PIE
     Raises:
         Refused: the network is not piecewise linear along the line, or not finite there.
     """
+    problem.run.record["exact"] = True
     walk = _Walk(problem, start)
     found, evaluations = _all_pieces(walk, max_pieces)
     if len(problem.rows) > 1 and walk.jumps(found).any():

@@ -136,6 +136,11 @@ def _note_budget(run: Run, shares: Shares) -> None:
     some = f"{count} of {len(shares.converged)} examples"
     if shares.interrupted:
         run.note(f"stopped by the keyboard: {some} did not reach the tolerance; their error is stated")
+    elif "exact" in run.record:
+        run.note(
+            f"{some} are not exact: they have more pieces than max_evaluations, or the output jumps between two; what "
+            "may be missing is the error that is stated"
+        )
     elif shares.error is None:
         run.note(f"{some}: so few gradients (max_evaluations) that nothing tells how far off the shares are")
     else:

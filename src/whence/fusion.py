@@ -11,11 +11,12 @@ import numpy as np
 
 from whence.backends import Leaves, Split
 from whence.errors import Diverged
+from whence.preprocess import Preprocess
 from whence.problem import Problem
 
 # So many gradients at least must be asked for: below, finding the operations costs more than leaving them out saves.
 FEWEST = 64
-# How far f at the end of the path, from z, may be from f at the input: float noise is far below it.
+# How far f and its gradient from z may be from those at the input, relative to the largest: float noise is below it.
 SAME = {"float64": 1e-9, "float32": 1e-4}
 
 
@@ -23,29 +24,47 @@ def fused(problem: Problem, start: Leaves, nodes: int) -> Split | None:
     """Return f taken apart after its first affine operations, where it can be, pays and is wanted."""
     run = problem.run
     backend, known = run.backend, run.chunks.splits
-    if not run.fuse or len(problem.rows) * nodes < FEWEST:
+    kind = str(problem.point[0].dtype).rpartition(".")[2]
+    if not run.fuse or len(problem.rows) * nodes < FEWEST or kind not in SAME:
+        # In half precision the sums would be rounded on their way back.
         return None
-    key = (repr(run.preprocess), *sorted(run.kwargs))
-    template = known.get(key, False)
+    plain = run.preprocess is None or isinstance(run.preprocess, Preprocess)
+    key = (repr(run.preprocess), *sorted(run.kwargs)) if plain else None
+    template = known.get(key, False) if plain else False
     if template is None:
         return None
     found = template.again(problem.evaluate, start, problem.point) if template else None
     if found is None or not _agrees(problem, found):
         found = backend.split(problem.evaluate, start, problem.point)
-        known[key] = None if found is None else found.template()
+        if found is not None and not _agrees(problem, found):
+            found = None
+        if plain:
+            known[key] = None if found is None else found.template()
     if found is not None:
         run.record["fused"] = True
     return found
 
 
 def _agrees(problem: Problem, split: Split) -> bool:
-    """Tell whether f from z is f at the first input."""
-    one = np.zeros(1, dtype=int)
+    """Tell whether f and its gradient from z are those at the first input."""
+    one, ops = np.zeros(1, dtype=int), problem.ops
+    x, z = (tuple(ops.take(leaf, one) for leaf in leaves) for leaves in (problem.point, split.end))
     try:
-        z = tuple(problem.ops.take(leaf, one) for leaf in split.end)
-        y = problem.ops.numpy(problem.run.backend.value(lambda leaves: split.value(leaves, one), z))
+        y, slopes = problem.vjp(z, one, split.value)
+        if problem.every_class:
+            slopes = tuple(slope[:, 0] for slope in slopes)
+        found = split.pull(slopes, one)
     except Diverged:
         return False
-    kind = str(problem.point[0].dtype).rpartition(".")[2]
-    wanted = problem.output[:1]
-    return bool((np.abs(y - wanted) <= SAME.get(kind, 0.02) * max(1e-30, np.abs(problem.output).max())).all())
+    wanted, expected = problem.vjp(x, one)
+    if problem.every_class:
+        expected = tuple(gradient[:, 0] for gradient in expected)
+    allowed = SAME[str(problem.point[0].dtype).rpartition(".")[2]]
+    pairs = [
+        (y, wanted, problem.output),
+        *((a, b, ops.numpy(b)) for a, b in zip(found, expected, strict=True)),
+    ]
+    return all(
+        bool((np.abs(ops.numpy(a) - ops.numpy(b)) <= allowed * max(1e-30, float(np.abs(size).max()))).all())
+        for a, b, size in pairs
+    )

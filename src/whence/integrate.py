@@ -23,7 +23,7 @@ DEFAULT_RTOL = 0.02
 DEFAULT_MAX_EVALUATIONS = 1024
 DEFAULT_STEPS = 50
 # Rows are integrated together as far as their sums, with what judging them needs, stay within these bytes.
-MEMORY = 2**28
+MEMORY = 2**29
 # A tolerance below which the first look of 16 nodes is seldom enough.
 SHARP = 0.025
 
@@ -85,11 +85,34 @@ def _integrate(
     parts: list[Shares] = []
     for first in range(0, len(rise), together):
         rows = np.arange(first, min(first + together, len(rise)))
-        with problem.run.chunks.any_layout():
-            parts.append(_to_tolerance(problem, kernel, rows, rise[rows], (segments, cells), accuracy))
+        try:
+            with problem.run.chunks.any_layout():
+                parts.append(_to_tolerance(problem, kernel, rows, rise[rows], (segments, cells), accuracy))
+        except KeyboardInterrupt:
+            if not parts:
+                raise
+            parts[-1] = replace(parts[-1], interrupted=True)
         if parts[-1].interrupted:
             break
+    done = sum(len(part.evaluations) for part in parts)
+    if done < len(rise):
+        parts.append(_nothing_yet(problem, np.arange(done, len(rise))))
     return joined(problem.ops, parts)
+
+
+def _nothing_yet(problem: Problem, rows: Int[np.ndarray, "rows"]) -> Shares:
+    """Return what is known of rows that an interruption left unvisited: nothing."""
+    shape = (len(rows), *problem.output.shape[1:])
+    ops, nodes = problem.ops, np.full((len(rows), 1), np.nan)
+    unseen = np.full((len(rows), 1, *shape[1:]), np.nan)
+    return Shares(
+        values=tuple(ops.zeros((*shape, *leaf.shape[1:]), ops.wide(leaf[:1])) for leaf in problem.point),
+        error=np.full(shape, np.inf),
+        evaluations=np.zeros(len(rows), dtype=int),
+        converged=np.zeros(shape, dtype=bool),
+        trace=Trace(nodes, nodes, unseen, unseen),
+        interrupted=True,
+    )
 
 
 def _first_cells(problem: Problem, accuracy: Accuracy) -> int:
@@ -130,16 +153,16 @@ def _to_tolerance(
             chosen[gone] = False
             state.refine(chosen)
             verdict = judge(state, active, rise[active])
-            error[active], smooth[active] = verdict.error, verdict.smooth
-            incomplete[active] = verdict.incomplete
             for leaf, new in zip(values, verdict.values, strict=True):
                 problem.ops.put(leaf, active, new)
+            error[active], smooth[active] = verdict.error, verdict.smooth
+            incomplete[active] = verdict.incomplete
     except KeyboardInterrupt:
         interrupted = True
     if not interrupted and (incomplete & (error > accuracy.rtol)).any():
         problem.run.note(
-            "the model's output jumps along the path of at least one example (a threshold, a rounding, an argmax): its "
-            "gradients do not see the jump, and the shares do not sum to f(x) − f(x')"
+            "the shares of at least one example do not sum to f(x) − f(x'): along its path the model's output jumps (a "
+            "threshold, a rounding, an argmax), or changes between the nodes, and its gradients do not see it"
         )
     return Shares(
         values=values,

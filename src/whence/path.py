@@ -93,32 +93,13 @@ class Blur:
 
     def between(self, problem: Problem, start: Leaves, draw: int) -> Points:
         ops = problem.ops
-        axes = [problem.spatial_axes(leaf) for leaf in problem.point]
-        bases = [
-            [_cosine_basis(leaf.shape[axis]) for axis in pair]
-            for leaf, pair in zip(problem.point, axes, strict=True)
+        scale_spaces = [
+            _ScaleSpace(ops, leaf, problem.spatial_axes(leaf), self.sigma) for leaf in problem.point
         ]
-        spectra = tuple(
-            _along(ops, leaf, pair, [matrix for matrix, _ in both])
-            for leaf, pair, both in zip(problem.point, axes, bases, strict=True)
-        )
 
         def points(alpha: Nodes, index: np.ndarray, node: np.ndarray) -> tuple[Leaves, Leaves]:
-            rest = 1 - alpha
-            where: list[Array] = []
-            velocity: list[Array] = []
-            for spectrum, pair, both in zip(spectra, axes, bases, strict=True):
-                widest = max(spectrum.shape[axis] for axis in pair) / 4 if self.sigma is None else self.sigma
-                sigma, slope = widest * rest**BLUR_POWER, widest * BLUR_POWER * rest ** (BLUR_POWER - 1)
-                part = ops.take(spectrum, index)
-                frequencies = _frequencies(part.ndim, pair, [omega for _, omega in both])
-                column = (-1, *(1,) * (part.ndim - 1))
-                faded = part * ops.like(np.exp(-(sigma.reshape(column) ** 2) * frequencies / 2), part)
-                moving = faded * ops.like((sigma * slope).reshape(column) * frequencies, part)
-                inverse = [matrix.T for matrix, _ in both]
-                where.append(_along(ops, faded, pair, inverse))
-                velocity.append(_along(ops, moving, pair, inverse))
-            return tuple(where), tuple(velocity)
+            both = [each.at(alpha, index) for each in scale_spaces]
+            return tuple(where for where, _ in both), tuple(velocity for _, velocity in both)
 
         return points
 
@@ -235,27 +216,51 @@ def resolve(path: Any) -> Any:
     return path
 
 
+class _ScaleSpace:
+    """One leaf's spectrum in the cosine basis, its two axes of space last, and what it is at any blur."""
+
+    def __init__(self, ops: Operations, leaf: Array, pair: tuple[int, int], sigma: float | None) -> None:
+        self.ops = ops
+        order = [axis for axis in range(leaf.ndim) if axis not in pair] + list(pair)
+        self.back = [order.index(axis) for axis in range(leaf.ndim)]
+        (self.rows, self.row_squares), (self.columns, self.column_squares) = (
+            _cosine_basis(leaf.shape[axis]) for axis in pair
+        )
+        self.widest = max(leaf.shape[axis] for axis in pair) / 4 if sigma is None else sigma
+        moved = ops.transpose(leaf, order)
+        self.spectrum = ops.like(self.rows, leaf) @ moved @ ops.like(self.columns.T, leaf)
+
+    def at(self, alpha: Nodes, index: np.ndarray) -> tuple[Array, Array]:
+        """Return the blurred leaf at α [n] of the examples `index` [n], and its velocity."""
+        ops, rest = self.ops, 1 - alpha
+        sigma = self.widest * rest**BLUR_POWER
+        slope = self.widest * BLUR_POWER * rest ** (BLUR_POWER - 1)
+        part = ops.take(self.spectrum, index)
+        between = (1,) * (part.ndim - 3)
+
+        def factor(values: np.ndarray, row: bool) -> Array:
+            return ops.like(values.reshape(len(alpha), *between, *((-1, 1) if row else (1, -1))), part)
+
+        fading = [
+            np.exp(-(sigma[:, None] ** 2) * squares / 2)
+            for squares in (self.row_squares, self.column_squares)
+        ]
+        rise = (sigma * slope)[:, None]
+        faded = part * factor(fading[0], row=True) * factor(fading[1], row=False)
+        frequencies = factor(rise * self.row_squares, row=True) + factor(
+            rise * self.column_squares, row=False
+        )
+        return self._picture(faded), self._picture(faded * frequencies)
+
+    def _picture(self, spectrum: Array) -> Array:
+        ops = self.ops
+        picture = ops.like(self.rows.T, spectrum) @ spectrum @ ops.like(self.columns, spectrum)
+        return ops.transpose(picture, self.back)
+
+
 def _cosine_basis(size: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the orthonormal DCT-II matrix [frequencies, size] and the squared angular frequencies [size]."""
     k = np.arange(size)
     matrix = np.sqrt(2 / size) * np.cos(np.pi * np.outer(k, np.arange(size) + 0.5) / size)
     matrix[0] /= np.sqrt(2)
     return matrix, (np.pi * k / size) ** 2
-
-
-def _along(ops: Operations, leaf: Array, pair: tuple[int, int], matrices: list[np.ndarray]) -> Array:
-    """Multiply each spatial axis of a leaf by its matrix."""
-    for axis, matrix in zip(pair, matrices, strict=True):
-        order = [other for other in range(leaf.ndim) if other != axis] + [axis]
-        moved = ops.transpose(leaf, order) @ ops.like(matrix.T, leaf)
-        leaf = ops.transpose(moved, [order.index(i) for i in range(leaf.ndim)])
-    return leaf
-
-
-def _frequencies(dimensions: int, pair: tuple[int, int], squared: list[np.ndarray]) -> np.ndarray:
-    total = np.zeros((1,) * dimensions)
-    for axis, omega in zip(pair, squared, strict=True):
-        shape = [1] * dimensions
-        shape[axis] = len(omega)
-        total = total + omega.reshape(shape)
-    return total

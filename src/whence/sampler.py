@@ -115,7 +115,10 @@ def tightened(
             index = np.flatnonzero(open_rows & (halvings == times))
             part = problem.at(tuple(problem.ops.take(leaf, index) for leaf in problem.inputs), index)
             tight = replace(accuracy, rtol=accuracy.rtol / 2.0**times, max_evaluations=budget)
-            shares = _improved(problem.ops, shares, index, explain(part, tight))
+            try:
+                shares = _improved(problem.ops, shares, index, explain(part, tight))
+            except KeyboardInterrupt:
+                return replace(shares, converged=np.asarray(shares.error) <= goal, interrupted=True)
     return replace(shares, converged=np.asarray(shares.error) <= goal)
 
 
@@ -142,7 +145,7 @@ def _improved(ops: Operations, shares: Shares, rows: Int[np.ndarray, "some"], ne
         for leaf, part in zip(leaves, found, strict=True):
             ops.put(leaf, rows, ops.take(part, better))
     numbers = {name: put(name) for name in ("error", "residual", "baseline_output")}
-    return replace(shares, evaluations=evaluations, interrupted=new.interrupted, **numbers)
+    return replace(shares, evaluations=evaluations, **numbers)
 
 
 def _total(arrays: Sequence[Array]) -> Array:

@@ -52,8 +52,8 @@ class Segments:
     """The running integrals of some rows of a problem.
 
     `total` and `change` are [rows, segments, (K), ...] per leaf of the integrand; `slope_total` and `slope_change` the
-    same for the derivative along the path, and `slope_before` the change one halving earlier (at first: half that of
-    a pair). `first` is how many cells each segment begins with, 2 or 4.
+    same for the derivative along the path. `probed` holds the products of the change with random signs, `probed_before`
+    those one halving earlier, NaN where there was none. `first` is how many cells each segment begins with, 2 or 4.
     """
 
     problem: Problem
@@ -66,7 +66,8 @@ class Segments:
     change: Leaves = field(init=False)
     slope_total: Float[np.ndarray, "rows segments *classes"] = field(init=False)
     slope_change: Float[np.ndarray, "rows segments *classes"] = field(init=False)
-    slope_before: Float[np.ndarray, "rows segments *classes"] = field(init=False)
+    probed: Float[np.ndarray, "rows segments classes probes"] = field(init=False)
+    probed_before: Float[np.ndarray, "rows segments classes probes"] = field(init=False)
     nodes: Nodes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -82,6 +83,8 @@ class Segments:
         shape = (rows, self.count, self.first, *found.slope.shape[1:])
         height = found.slope.reshape(shape) * (2 * u).reshape(shape[1:3] + (1,) * (len(shape) - 3))
         self._first_slopes(height)
+        self.probed = self._products(np.arange(rows))
+        self.probed_before = np.full_like(self.probed, np.nan)
 
     def _first_visit(self) -> tuple[Visit, Float[np.ndarray, "grid"]]:
         rows, grid, each = len(self.rows), self.count * self.first, self.first
@@ -120,15 +123,6 @@ class Segments:
 
         self.slope_total = trapezoid(1)
         self.slope_change = self.slope_total - trapezoid(2)
-        if self.first > FIRST_CELLS:
-            self.slope_before = trapezoid(2) - trapezoid(4)
-        elif self.count % 2:
-            self.slope_before = np.full_like(self.slope_total, np.nan)
-        else:
-            # Half the change from one cell over each pair of segments to a cell for either.
-            wide = (points[:, ::2, 0] + points[:, 1::2, -1]) / self.count
-            pairs = trapezoid(2)[:, ::2] + trapezoid(2)[:, 1::2] - wide
-            self.slope_before = np.repeat(pairs / 2, 2, axis=1)
 
     @property
     def features(self) -> int:
@@ -159,9 +153,11 @@ class Segments:
         added = np.zeros((len(row), *found.slope.shape[1:]))
         np.add.at(added, of, found.slope * (u * width).reshape(-1, *(1,) * (found.slope.ndim - 1)))
         half = self.slope_total[row, segment] / 2
-        self.slope_before[row, segment] = self.slope_change[row, segment]
+        self.probed_before[row, segment] = self.probed[row, segment]
         self.slope_total[row, segment], self.slope_change[row, segment] = half + added, added - half
         self.cells[row, segment] *= 2
+        touched = np.unique(row)
+        self.probed[touched] = self._products(touched)
 
     def _take_in(self, total: Array, change: Array, new: Array, place: Chosen) -> None:
         ops = self.problem.ops
@@ -185,14 +181,17 @@ class Segments:
 
     def parts(self, rows: Int[np.ndarray, "some"]) -> Float[np.ndarray, "some segments"]:
         """Return the squared size of each segment's last change, as its part in the error, summed over the classes."""
+        squares = (self.probed[rows] ** 2).sum(3)
+        whole = squares.sum(1, keepdims=True)
+        return (squares / np.where(whole > 0, whole, 1)).sum(2)
+
+    def _products(self, rows: Int[np.ndarray, "some"]) -> Float[np.ndarray, "some segments classes probes"]:
         ops, products = self.problem.ops, 0.0
         for change, probe in zip(self.change, self._probes, strict=True):
             flat = self._of(probe, rows).reshape(len(rows), PROBES, -1)
             mine = self._of(change, rows).reshape(len(rows), -1, flat.shape[2])
             products = products + ops.numpy(mine @ ops.transpose(flat, (0, 2, 1))).astype(np.float64)
-        squares = (np.asarray(products) ** 2).sum(2).reshape(len(rows), self.count, -1)
-        whole = squares.sum(1, keepdims=True)
-        return (squares / np.where(whole > 0, whole, 1)).sum(2)
+        return np.asarray(products).reshape(len(rows), self.count, -1, PROBES)
 
     @cached_property
     def _probes(self) -> Leaves:
