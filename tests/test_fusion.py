@@ -41,7 +41,7 @@ def same(one, other, tolerance=1e-12):
         {}, {"rtol": 0.001}, {"steps": 40}, {"steps": 40, "quadrature": "midpoint"}, {"target": "all"},
         {"target": whence.target.margin()}, {"target": whence.target.probability()}, {"baseline": [0.0, 1.0]},
         {"baseline": torch.full((3, 10, 10), 0.5, dtype=F64)}, {"where": torch.arange(10) < 4}, {"normalize": True},
-        {"chunk": 3, "steps": 20},
+        {"chunk": 5, "steps": 20},
     ],
     ids=str,
 )  # fmt: skip

@@ -6,8 +6,8 @@ With T the trapezoid sum of segment s and D_s its last change:
   L1 error to expect. From few jumps it scatters, so it is raised by MARGIN / (their effective number) ^ POWER, at most
   by WIDEST.
 - Smooth gradients: D shrinks fourfold with each halving, in every direction. Then T + D/3 is of fourth order
-  (Richardson 1911), and what D deviates from fourfold is how much that sum still changes; its error is a fifteenth of it (a quarter
-  is stated).
+  (Richardson 1911), and what D deviates from fourfold is how much that sum still changes; its error is a fifteenth of
+  it (a quarter is stated).
 - Whatever the gradients: the error is never below the completeness residual, |ΣA − (f(x) − f(x'))| ≤ ‖A − A*‖₁. A
   model that jumps itself keeps its residual, and so never converges.
 """
