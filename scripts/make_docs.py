@@ -33,12 +33,27 @@ NEEDS = {
     "values": "nothing but the model's values, so it works on black boxes too",
     "background": "rows of a data set, as its `baseline`",
     "pictures": "pictures, or other arrays with a height and a width",
-    "layer": "the name of a layer",
+    "layer": "a model with a layer that has an extent in space; the last one is found, and named in a note",
+    "global pooling": "a network that ends in global average pooling and one linear layer",
+    "relu": "a model with ReLUs: without any it would be the plain gradient, and is refused",
     "few features": "few features",
     "what it wraps": "what the method inside it needs",
 }
+# A network that ends in pooling, for methods that read such a head.
+POOLED = """
+# The same convolutions under a head that CAM can read: average pooling and one linear layer, fitted to the digits.
+features = loaded.model.features[:4]
+with torch.no_grad():
+    pooled = features(torch.tensor(digits.train_images[:, None] / 255).float()).mean((2, 3))
+    weights = torch.linalg.lstsq(pooled, torch.eye(10)[torch.tensor(digits.train_labels)]).solution
+head = nn.Linear(len(weights), 10, bias=False)
+head.weight.data = weights.T
+model = nn.Sequential(*features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
+"""
 # What a method needs beyond its defaults, as the snippet writes it.
 ARGUMENTS = {"background": "baseline=whence.baseline.dataset(digits.train_images, samples=100)"}
+# The last layer of so small a network has little to say about most digits.
+LAYERS = {"gradcam": 'layer="features.1"', "guided_gradcam": 'layer="features.1"'}
 PROMISES = {
     "residual": "the sum of the shares minus f(x) − f(x')",
     "error": "the estimated relative error of the shares, with the default settings",
@@ -118,6 +133,7 @@ def described(cls: type) -> tuple[str, dict[str, str]]:
     description, _, listed = (inspect.getdoc(cls) or "").partition("\nAttributes:\n")
     texts: dict[str, str] = {}
     names: list[str] = []
+    listed = listed.partition("\nRaises:\n")[0]
     for line in listed.split("\n"):
         if match := re.match(r"^ {4}(\w[\w, ]*): (.*)$", line):
             names = match[1].split(", ")
@@ -141,16 +157,21 @@ def field_text(cls: type, name: str) -> str:
 
 def snippet(record: Any) -> str:
     """Return a complete program that explains one digit by a method."""
-    arguments = ", ".join(ARGUMENTS[need] for need in record.needs if need in ARGUMENTS)
-    return f"""import whence
+    given = [ARGUMENTS[need] for need in record.needs if need in ARGUMENTS]
+    arguments = ", ".join([*given, *([LAYERS[record.name]] if record.name in LAYERS else [])])
+    special = "global pooling" in record.needs
+    imports = "import torch\nfrom torch import nn\n\nimport whence" if special else "import whence"
+    model = "model" if special else "loaded.model"
+    each = "position of the layer" if "layer" in record.needs else "pixel"
+    return f"""{imports}
 
 loaded = whence.zoo.load("digits-cnn")
 digits = whence.data.digits()
 picture = digits.test_images[{DIGIT}:{DIGIT + 1}]  # a handwritten 9
-
+{POOLED if special else ""}
 method = whence.{record.cls.__name__}({arguments})
-result = method(loaded.model, picture, target=9, preprocess=loaded.preprocess)
-print(result.values.shape)  # one share per pixel
+result = method({model}, picture, target=9, preprocess=loaded.preprocess)
+print(result.values.shape)  # one share per {each}
 figure = result.plot()"""
 
 
@@ -188,6 +209,7 @@ def method_page(record: Any, promised: list[str]) -> str:
     none = f"`None` here: {', '.join(missing)}." if missing else ""
     needs = "; ".join(NEEDS.get(need, need) for need in record.needs)
     assert hasattr(whence, record.cls.__name__), f"{record.cls.__name__} is no public name"
+    model = "my_module:make" if "global pooling" in record.needs else "digits-cnn"
     parts = [
         "<!-- made by scripts/make_docs.py from the registry; do not edit -->",
         f"# {record.cls.__name__}",
@@ -200,7 +222,7 @@ def method_page(record: Any, promised: list[str]) -> str:
         "## Use",
         f"```python\n{snippet(record)}\n```",
         f'The same by name: `whence.explain(model, inputs, "{record.name}")`. On the command line:',
-        f"```console\n$ whence explain digit.png --model digits-cnn --method {record.name}\n```",
+        f"```console\n$ whence explain digit.png --model {model} --method {record.name}\n```",
         "## Settings",
         "\n".join(table),
         "## What the result says",
@@ -266,7 +288,7 @@ def flags() -> str:
     """Return tables of every command's flags, as its help tells them."""
     parts: list[str] = []
     tables: dict[str, list[str]] = {}
-    for command in ("explain", "compare", "demo", "methods"):
+    for command in ("explain", "compare", "check", "demo", "methods"):
         # So wide that no text is wrapped.
         environment = os.environ | {"COLUMNS": "2000"}
         asked = [sys.executable, "-m", "whence", command, "--help"]
@@ -290,16 +312,17 @@ def flags() -> str:
 WINGS = {
     "The question and the answer": (
         "__init__", "explainer", "side_by_side", "question", "registry", "gradient_methods", "path_methods",
-        "expected_gradients", "sampler_methods", "data_set", "attribution", "errors", "naming", "counts",
+        "expected_gradients", "sampler_methods", "rule_methods", "deconvolution", "relevance_methods", "composite",
+        "cam", "guided_gradcam", "data_set", "certificate", "attribution", "archive", "errors", "naming", "counts",
         "arguments",
     ),
     "The engine": (
-        "problem", "run", "integrate", "integrand", "visit", "segments", "convergence", "fusion", "quadrature",
-        "random_nodes", "taylor", "exact", "path", "held", "guided", "baseline", "background", "boundary", "target",
-        "site", "sampler", "moments", "difference", "shares", "structure", "chunk", "progress",
+        "problem", "run", "rule", "integrate", "integrand", "visit", "segments", "convergence", "fusion", "quadrature",
+        "random_nodes", "way", "taylor", "exact", "path", "held", "guided", "baseline", "background", "boundary", "target",
+        "site", "spatial", "units", "sampler", "moments", "difference", "shares", "structure", "chunk", "progress",
     ),
     "Pictures and files": (
-        "preprocess", "pixels", "view", "figure", "panel", "comparison", "strip", "caption", "report", "data",
+        "preprocess", "pixels", "pictures", "view", "figure", "panel", "comparison", "strip", "caption", "report", "data",
         "download", "zoo", "files",
     ),
     "The command line": ("cli", "demo", "loading", "__main__"),
@@ -363,8 +386,10 @@ def draw_comparison(folder: Path) -> None:
     import whence
 
     loaded, digits = whence.zoo.load("digits-cnn"), whence.data.digits()
+    early = [whence.GradCAM(layer="features.1"), whence.GuidedGradCAM(layer="features.1")]
+    named = [name for name in whence.methods() if name not in ("cam", "gradcam", "guided_gradcam")]
     compared = whence.compare(
-        loaded.model, digits.test_images[DIGIT : DIGIT + 1], target=9, preprocess=loaded.preprocess,
+        loaded.model, digits.test_images[DIGIT : DIGIT + 1], [*named, *early], target=9, preprocess=loaded.preprocess,
         background=digits.train_images[:200],
     )  # fmt: skip
     target = folder / "methods-on-a-digit.png"

@@ -196,19 +196,37 @@ def settings_for(name: str, rows: Any) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     if "background" in record.needs:
         fields["baseline"] = rows
-    if "layer" in record.needs:
-        fields["layer"] = "0"
     if "samples" in record.fields:
-        fields["samples"] = 6
+        fields["samples"] = 6 if record.fields["samples"] is not None else 3
     if isinstance(record.fields.get("steps"), int):
         fields["steps"] = 20
     return fields
 
 
+def of_inputs(name: str) -> bool:
+    """Tell whether a method (or a case) hands out its shares to the inputs: the others draw the map of a layer."""
+    return name not in whence.methods() or "layer" not in whence.methods()[name].needs
+
+
+def works_without_relu(name: str) -> bool:
+    """Tell whether a method takes models in which there is no rectifier."""
+    return name not in whence.methods() or "relu" not in whence.methods()[name].needs
+
+
+def names() -> list[str]:
+    """Return the registered methods that the little networks here are fit for: they do not end in global pooling."""
+    return sorted(name for name, each in whence.methods().items() if "global pooling" not in each.needs)
+
+
+def unexpected(notes: list[str]) -> list[str]:
+    """Return the notes without those that tell which layer was chosen."""
+    return [note for note in notes if not note.startswith(("no layer was named", "the map of"))]
+
+
 def cases(rows: torch.Tensor) -> dict[str, registry.Method]:
     """Return every registered method, and the variants of a few that take ways of their own, by a test's name."""
     build = registry.build
-    found = {name: build(name, settings_for(name, rows)) for name in whence.methods()}
+    found = {name: build(name, settings_for(name, rows)) for name in names()}
     integrated = whence.IntegratedGradients
     black_box = whence.Sensitivity(step=0.01)
     return found | {

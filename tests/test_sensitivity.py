@@ -225,7 +225,7 @@ NEEDS_GRADIENT = [name for name, record in methods().items() if "gradient" in re
 @pytest.mark.parametrize("name", NEEDS_GRADIENT)
 def test_a_method_that_needs_a_gradient_names_what_works_on_a_black_box(name):
     picture = X.reshape(5, 2, 2)
-    fields = {"baseline": picture} if name == "expected_gradients" else {}
+    fields = {"baseline": picture} if name in ("expected_gradients", "deepshap") else {}
     with pytest.raises(UnsupportedByBackend, match="sensitivity"):
         whence.explain(lambda x: x.sum((1, 2)), picture, name, **fields)
 

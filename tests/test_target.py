@@ -11,7 +11,7 @@ from torch.nn import functional
 
 import whence
 from whence import target
-from whence.errors import BadInput, Refused
+from whence.errors import BadInput
 
 F64 = torch.float64
 
@@ -351,9 +351,10 @@ def test_an_unknown_layer_offers_near_names():
         slopes(model, target.neuron("feature", 0))
 
 
-def test_a_neuron_and_a_layer_do_not_go_together(net):
-    with pytest.raises(Refused, match="at=None"):
-        slopes(net, target.neuron("1", 0), at=whence.layer("0"))
+def test_a_neuron_goes_with_a_layer_before_it_and_with_none_after_it(net):
+    assert slopes(net, target.neuron("1", 0), at=whence.layer("0")).values.abs().sum() > 0
+    with pytest.raises(BadInput, match="runs only after"):
+        slopes(net, target.neuron("0", 0), at=whence.layer("1"))
 
 
 # ---- what cannot be meant ----------------------------------------------------------------------------------

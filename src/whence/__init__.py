@@ -8,17 +8,31 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from whence import baseline as baseline
+    from whence import composite as composite
     from whence import data as data
     from whence import path as path
     from whence import quadrature as quadrature
     from whence import target as target
+    from whence import units as units
     from whence import view as view
     from whence import zoo as zoo
+    from whence.archive import load as load
     from whence.attribution import Attribution as Attribution
     from whence.attribution import Trace as Trace
-    from whence.attribution import load as load
+    from whence.cam_methods import CAM as CAM
+    from whence.cam_methods import AblationCAM as AblationCAM
+    from whence.cam_methods import EigenCAM as EigenCAM
+    from whence.cam_methods import GradCAM as GradCAM
+    from whence.cam_methods import GradCAMPlusPlus as GradCAMPlusPlus
+    from whence.cam_methods import HiResCAM as HiResCAM
+    from whence.cam_methods import LayerCAM as LayerCAM
+    from whence.cam_methods import ScoreCAM as ScoreCAM
+    from whence.cam_methods import XGradCAM as XGradCAM
+    from whence.certificate import Coverage as Coverage
+    from whence.certificate import coverage as coverage
     from whence.data_set import MeanAttribution as MeanAttribution
     from whence.data_set import mean_attribution as mean_attribution
+    from whence.deconvolution import DeconvNet as DeconvNet
     from whence.errors import BadInput as BadInput
     from whence.errors import Interrupted as Interrupted
     from whence.errors import Refused as Refused
@@ -30,37 +44,52 @@ if TYPE_CHECKING:
     from whence.gradient_methods import InputXGradient as InputXGradient
     from whence.gradient_methods import Saliency as Saliency
     from whence.gradient_methods import Sensitivity as Sensitivity
+    from whence.guided_gradcam import GuidedGradCAM as GuidedGradCAM
     from whence.path_methods import BlurIntegratedGradients as BlurIntegratedGradients
     from whence.path_methods import GuidedIntegratedGradients as GuidedIntegratedGradients
     from whence.path_methods import IntegratedGradients as IntegratedGradients
     from whence.preprocess import Preprocess as Preprocess
     from whence.registry import methods as methods
+    from whence.relevance_methods import LRP as LRP
+    from whence.rule_methods import DeepLift as DeepLift
+    from whence.rule_methods import DeepShap as DeepShap
+    from whence.rule_methods import GuidedBackprop as GuidedBackprop
     from whence.sampler_methods import SmoothGrad as SmoothGrad
     from whence.sampler_methods import SmoothGradSquared as SmoothGradSquared
     from whence.sampler_methods import VarGrad as VarGrad
     from whence.side_by_side import Comparison as Comparison
     from whence.side_by_side import compare as compare
     from whence.site import layer as layer
+    from whence.site import parameters as parameters
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "attribution": ("Attribution", "Trace", "load"),
+    "archive": ("load",),
+    "attribution": ("Attribution", "Trace"),
+    "cam_methods": (
+        "CAM", "AblationCAM", "EigenCAM", "GradCAM", "GradCAMPlusPlus", "HiResCAM", "LayerCAM", "ScoreCAM", "XGradCAM",
+    ),
+    "certificate": ("Coverage", "coverage"),
     "data_set": ("MeanAttribution", "mean_attribution"),
+    "deconvolution": ("DeconvNet",),
     "errors": ("BadInput", "Interrupted", "Refused", "UnsupportedByBackend", "WhenceError", "WorkFailed"),
     "explainer": ("explain",),
     "expected_gradients": ("ExpectedGradients",),
     "gradient_methods": ("InputXGradient", "Saliency", "Sensitivity"),
+    "guided_gradcam": ("GuidedGradCAM",),
     "path_methods": (
         "BlurIntegratedGradients", "GuidedIntegratedGradients", "IntegratedGradients",
     ),
+    "relevance_methods": ("LRP",),
+    "rule_methods": ("DeepLift", "DeepShap", "GuidedBackprop"),
     "sampler_methods": ("SmoothGrad", "SmoothGradSquared", "VarGrad"),
     "preprocess": ("Preprocess",),
     "registry": ("methods",),
     "side_by_side": ("Comparison", "compare"),
-    "site": ("layer",),
+    "site": ("layer", "parameters"),
 }  # fmt: skip
-_MODULES = ("baseline", "data", "path", "quadrature", "target", "view", "zoo")
+_MODULES = ("baseline", "composite", "data", "path", "quadrature", "target", "units", "view", "zoo")
 _home_of = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = ["__version__", *_home_of, *_MODULES]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -12,15 +11,13 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from whence.errors import BadInput
-from whence.files import write_atomically
 from whence.naming import short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Reduce = Literal["sum", "abs", "norm"]
-FORMAT = 1
-# A NumPy archive of arrays and one JSON text: readable without this library, and never a pickle.
+# One number for each example.
 ARRAYS = ("target", "output", "baseline_output", "residual", "error", "evaluations", "converged")
 
 
@@ -45,7 +42,8 @@ class Attribution:
     `values` has the inputs' (or the layer's) structure, shapes and device, detached; with `target="all"` a class
     axis follows the batch axis. `residual` is Σ shares − (f(x) − f(x')), signed; `error` the estimated relative
     L1 error of the values; `standard_error` the sampling error of each value. All three are None where the method
-    promises nothing of the kind. `evaluations` counts gradients (or forwards) spent on each example.
+    promises nothing of the kind. `evaluations` counts gradients (or forwards) spent on each example. `size` is the
+    input's own extent in space, where the values are a layer's: its map is stretched to it.
     """
 
     values: Any
@@ -65,6 +63,7 @@ class Attribution:
     picture: UInt8[np.ndarray, "batch height width channels"] | None = None
     channel_axis: int | None = None
     every_class: bool = False
+    size: tuple[int, ...] | None = None
 
     def __repr__(self) -> str:
         names = ("values", "target", "output", "residual", "error", "evaluations", "converged", "notes")
@@ -126,12 +125,18 @@ class Attribution:
             trace = Trace(*(pick(getattr(trace, part.name)) for part in fields(Trace)))
         return replace(self, **picked, trace=trace)
 
+    def units(self, axis: int | None = None, absolute: bool = False) -> Float[np.ndarray, "batch units"]:
+        """Return the importance of each unit of a layer or a parameter; see `whence.units.importance`."""
+        from whence import units
+
+        return units.importance(self, axis, absolute)
+
     # ---- pictures ----------------------------------------------------------------------------------------
 
-    def heatmap(self, reduce: Reduce = "sum") -> Float[np.ndarray, "batch height width"]:
+    def heatmap(self, reduce: Reduce = "sum") -> Float[np.ndarray, "batch *size"]:
         """Return one signed number per position: the channels summed, summed in absolute value, or normed.
 
-        A layer's map is stretched to the picture's size (bilinearly), so that it can lie over it. Of several
+        A layer's map is stretched to the input's size (bilinearly), so that it can lie over it. Of several
         inputs it is the map of the first.
         """
         from whence import view
@@ -140,8 +145,9 @@ class Attribution:
             raise BadInput("heatmap: this result holds every class; take one with .for_class(index)")
         values = first_array(self.values).astype(np.float64)
         maps = view.reduce_channels(values, self.channel_axis, reduce)
-        if self.picture is not None and maps.ndim == 3 and maps.shape[1:] != self.picture.shape[1:3]:
-            maps = view.resize_maps(maps, self.picture.shape[1:3])
+        size = self.size if self.picture is None else self.picture.shape[1:3]
+        if size is not None and maps.ndim == len(size) + 1 and maps.shape[1:] != size:
+            maps = view.resize_maps(maps, size)
         return maps
 
     def mask(self, reduce: Reduce = "sum") -> Float[np.ndarray, "batch height width"]:
@@ -164,9 +170,9 @@ class Attribution:
 
     def plot(self, reduce: Reduce = "sum") -> Figure:
         """Draw input, heat map, saliency mask and overlay of each example, with the scale stated."""
-        from whence import view
+        from whence import units, view
 
-        return view.figure(self, reduce)
+        return units.figure(self) if units.of_parameters(self) else view.figure(self, reduce)
 
     def to_html(self, path: str | Path, **options: Any) -> Path:
         """Write one self-contained HTML report and return its path; options are those of `report.write`."""
@@ -183,62 +189,9 @@ class Attribution:
 
     def save(self, path: str | Path) -> Path:
         """Write the result to a NumPy archive (`.npz`) that `whence.load` reads back, without pickles."""
-        path = Path(path)
-        arrays, structure = _flatten(self.values, "values")
-        errors, error_structure = _flatten(self.standard_error, "standard_error")
-        arrays |= errors | _flatten(self.shares, "shares")[0]
-        # A target that is not numbers (a word, a place in a dense output, a neuron) is kept as text.
-        named = self.target is not None and not hasattr(self.target, "shape")
-        numbers = [name for name in ARRAYS if not (named and name == "target")]
-        arrays |= {name: to_numpy(getattr(self, name)) for name in numbers if getattr(self, name) is not None}
-        if self.trace is not None:
-            arrays |= {f"trace.{part.name}": getattr(self.trace, part.name) for part in fields(Trace)}
-        if self.picture is not None:
-            arrays["picture"] = self.picture
-        header = {
-            "format": FORMAT, "method": self.method, "notes": self.notes, "settings": self.settings,
-            "channel_axis": self.channel_axis, "every_class": self.every_class,
-            "structure": structure, "standard_error": error_structure,
-            "target": (self.target if isinstance(self.target, (str, tuple)) else repr(self.target)) if named else None,
-        }  # fmt: skip
-        arrays["header"] = np.array(json.dumps(header, default=str))
-        with write_atomically(path) as handle:
-            np.savez_compressed(handle, allow_pickle=False, **arrays)
-        return path
+        from whence import archive
 
-
-def load(path: str | Path) -> Attribution:
-    """Read a result that `Attribution.save` wrote; its arrays are NumPy's.
-
-    Raises:
-        BadInput: the file is missing or not such an archive.
-    """
-    try:
-        with np.load(Path(path), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        return _restored(arrays, json.loads(str(arrays.pop("header"))))
-    except FileNotFoundError:
-        raise BadInput(f"load: there is no file {path}") from None
-    except Exception as problem:
-        raise BadInput(f"load: {path} is not a saved attribution ({problem})") from None
-
-
-def _restored(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> Attribution:
-    parts = [part.name for part in fields(Trace)]
-    trace = Trace(*(arrays[f"trace.{name}"] for name in parts)) if "trace.nodes" in arrays else None
-    numbers: dict[str, Any] = {name: arrays.get(name) for name in ARRAYS}
-    if header["target"] is not None:
-        named = header["target"]
-        numbers["target"] = tuple(named) if isinstance(named, list) else named
-    return Attribution(
-        values=_unflatten(arrays, "values", header["structure"]),
-        standard_error=_unflatten(arrays, "standard_error", header["standard_error"]),
-        shares=arrays.get("shares"),
-        trace=trace,
-        picture=arrays.get("picture"),
-        **numbers,
-        **{name: header[name] for name in ("method", "notes", "settings", "channel_axis", "every_class")},
-    )
+        return archive.write(self, path)
 
 
 # ---- structures: one array, or a tuple or dict of arrays and Nones -----------------------------------------
@@ -284,26 +237,3 @@ def first_array(structure: Any) -> np.ndarray:
     if isinstance(structure, (tuple, list)):
         structure = next(part for part in structure if part is not None)
     return to_numpy(structure)
-
-
-def _flatten(structure: Any, name: str) -> tuple[dict[str, np.ndarray], Any]:
-    """Return the arrays under dotted names, and the structure with each array replaced by its name."""
-    if structure is None:
-        return {}, None
-    if isinstance(structure, (Mapping, tuple, list)):
-        keys = list(structure) if isinstance(structure, Mapping) else range(len(structure))
-        parts = [_flatten(structure[key], f"{name}.{key}") for key in keys]
-        arrays = {key: array for part, _ in parts for key, array in part.items()}
-        shapes = [shape for _, shape in parts]
-        return arrays, dict(zip(keys, shapes, strict=True)) if isinstance(structure, Mapping) else shapes
-    return {name: to_numpy(structure)}, name
-
-
-def _unflatten(arrays: Mapping[str, np.ndarray], name: str, structure: Any) -> Any:
-    if isinstance(structure, str):
-        return arrays[structure]
-    if isinstance(structure, Mapping):
-        return {key: _unflatten(arrays, name, part) for key, part in structure.items()}
-    if isinstance(structure, list):
-        return tuple(_unflatten(arrays, name, part) for part in structure)
-    return None

@@ -136,11 +136,42 @@ class Several:
         return sum(part.draws for part in self.parts)
 
     def start(self, problem: Problem, draw: int) -> Leaves:
+        part, draw = self.part(draw)
+        return part.start(problem, draw)
+
+    def part(self, draw: int) -> tuple[Any, int]:
+        """Return the baseline that a draw belongs to, and which of its draws it is."""
         for part in self.parts:
             if draw < part.draws:
-                return part.start(problem, draw)
+                return part, draw
             draw -= part.draws
         raise IndexError(draw)
+
+
+def of_weights(baseline: Any, problem: Problem, draw: int) -> Leaves:
+    """Return a baseline of weights, [n, *shape of the parameter]: a number, an array of their shape, or several.
+
+    Raises:
+        Refused: the baseline is one of inputs.
+        BadInput: the array has another shape.
+    """
+    (own,) = problem.point
+    if isinstance(baseline, Several):
+        part, draw = baseline.part(draw)
+        return of_weights(part, problem, draw)
+    if isinstance(baseline, Constant):
+        return (own * 0 + problem.ops.like(baseline.value, own),)
+    shape = tuple(own.shape[1:])
+    if not isinstance(baseline, Given):
+        raise Refused(
+            f"baseline {baseline!r} is one of inputs; weights are counted from a number, such as 0, or an array {shape}"
+        )
+    array = problem.ops.like(baseline.arrays, own)
+    if tuple(array.shape) != shape:
+        raise BadInput(
+            f"the baseline has shape {tuple(array.shape)} and {problem.site!r} {shape}; give an array of that shape"
+        )
+    return (own * 0 + array,)
 
 
 def constant(value: float = 0.0) -> Constant:

@@ -106,6 +106,14 @@ class Chunks:
     # Several threads may explain the same model, each with its own layout.
     _mine: threading.local = field(default_factory=threading.local)
 
+    def holds(self, rows: int) -> bool:
+        """Tell whether so many rows may be run at once: no more than a chunk, or the next larger that may be tried."""
+        if self.fixed is not None:
+            return rows <= self.fixed
+        # A list, made in one step: another thread may begin another search meanwhile.
+        known = [each for each in list(self.searches.values()) if each.fastest]
+        return any(rows <= min(2 * each.best, each.ceiling) for each in known)
+
     @contextmanager
     def any_layout(self) -> Generator[None]:
         """Let the layout be what is fastest: for work whose accuracy is stated, and not for a fixed rule.
@@ -128,10 +136,14 @@ class Chunks:
         """How this thread's chunk is to be laid out; None: as it came."""
         return getattr(self._mine, "channels_last", None)
 
-    def run(self, backend: Backend, total: int, work: Callable[[int, int], Any]) -> None:
+    def run(
+        self, backend: Backend, total: int, work: Callable[[int, int], Any], kind: Hashable = None,
+        begin: int = START,
+    ) -> None:  # fmt: skip
         """Call `work(start, stop)` until all rows are done; it must write its results last, to allow a retry.
 
-        A kind of work is told by its code: a gradient's best size says nothing about a forward pass's.
+        A kind of work is told by its code, and by `kind`: a gradient's best size says nothing about a forward pass's.
+        `begin` is the size tried first.
 
         Raises:
             WorkFailed: a single row does not fit into memory.
@@ -139,7 +151,7 @@ class Chunks:
         clock = getattr(backend, "clock", time.perf_counter)
         start = 0
         while start < total:
-            search = self._search(getattr(work, "__code__", None))
+            search = self._search((getattr(work, "__code__", None), kind), begin)
             rows, tried = search.next(total - start) if self.fixed is None else (self.fixed, None)
             stop = min(start + min(rows, search.ceiling), total)
             began = clock()
@@ -159,9 +171,9 @@ class Chunks:
                 search.learn(tried, (clock() - began) / (stop - start))
             start = stop
 
-    def _search(self, kind: Any) -> Search:
+    def _search(self, kind: Any, begin: int) -> Search:
         """Return the search of the layout to use next: the one not judged yet, or else the faster."""
-        plain = self.searches.setdefault((kind, False), Search())
+        plain = self.searches.setdefault((kind, False), Search(start=begin))
         if not self._is_free:
             self._mine.channels_last = None
             return plain

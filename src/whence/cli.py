@@ -177,6 +177,40 @@ def compare(
 @app.command(
     help_epilogue="""Examples:
 
+  whence check mnist-cnn
+  whence check torchvision.models:resnet50 --size 224
+  whence check my_module:make picture.png --methods deeplift"""
+)
+def check(
+    name: str,
+    picture: Path | None = None,
+    /,
+    *,
+    methods: Annotated[str | None, Parameter(group=QUESTION)] = None,
+    model: ModelFlags = ModelFlags(),  # noqa: B008
+    json: bool = False,
+) -> None:
+    """Show every operation of a model, and which rule of each method takes it.
+
+    Exit status 1: an operation is known to no rule, and methods with rules refuse the model.
+
+    Args:
+        name: A model as for --model: of the zoo, or module.path:factory.
+        picture: What the model runs on; noise of the size that it takes by default.
+        methods: A comma list of names from `whence methods`; those with rules by default.
+        model: the model.
+        json: Print one JSON object for programs instead of the table.
+    """
+    names = None if methods is None else _registered(methods)
+    from whence import cli_check
+
+    with _screen(json) as (console, tell):
+        tell(cli_check.run(name, picture, names, model, console))
+
+
+@app.command(
+    help_epilogue="""Examples:
+
   whence methods
   whence methods --json"""
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from rich.console import Console
 
-from whence import cli_parse, cli_picture, cli_show, cli_work, registry
+from whence import cli_parse, cli_picture, cli_show, cli_units, cli_work, registry
 from whence.attribution import Attribution
 from whence.cli_picture import Picture
 from whence.cli_predict import Prediction, class_name
@@ -78,6 +78,7 @@ def understood(
     if target.kind == "all" and len(model.weights) > 1:
         raise BadInput("--target all goes with one --weights; choose a class to follow it through several")
     cli_parse.check_baselines(question.baseline)
+    cli_work.site(question.at)
     request = cli_work.request(model)
     files = cli_picture.picture_files(images)
     cli_work.check_out(answer.folder)
@@ -132,6 +133,7 @@ def _one(
     files = _files(job, result, picture)
     if not many:
         cli_show.numbers(console, result, job.method, source.labels)
+        cli_units.table(console, result)
     return Done(picture, answer, {job.name: result}, files)
 
 
@@ -283,7 +285,10 @@ def _print_lines(console: Console, done: Sequence[Done], source: Source) -> None
 
 def _record(done: Done, source: Source) -> dict[str, Any]:
     height, width = done.picture.original.shape[:2]
-    results = [{"name": name, **cli_show.record(each, source.labels)} for name, each in done.results.items()]
+    results = [
+        {"name": name, **cli_show.record(each, source.labels), **cli_units.record(each)}
+        for name, each in done.results.items()
+    ]
     return {
         "input": str(done.picture.path),
         "width": width,

@@ -95,7 +95,11 @@ class QuestionFlags:
     ] = None
     at: Annotated[
         str | None,
-        flag("Explain a layer instead of the pixels, by its name in the model: features.3.", "LAYER"),
+        flag(
+            "Explain a layer instead of the pixels, by its name in the model: features.3, some of its channels: "
+            "features.3[0,4], or weights: parameters:features.3.weight.",
+            "LAYER",
+        ),
     ] = None
     baseline: Annotated[
         tuple[str, ...],

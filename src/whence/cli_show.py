@@ -96,7 +96,13 @@ def _number_rows(result: Attribution, method: registry.Method) -> list[tuple[str
     what = str(result.settings.get("target", "the explained output"))
     rows = [("output", number(output, 4), what)]
     if start is not None:
-        rows.append(("output of the baseline", number(start, 4), baseline_text(method)))
+        rows.append(
+            (
+                "output of the baseline",
+                number(start, 4),
+                result.settings.get("baseline") or baseline_text(method),
+            )
+        )
     if start is not None and residual is not None:
         change = float(output - start)
         share = f"{percent(abs(residual / change))} of that difference" if change else ""

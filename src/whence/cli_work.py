@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Generator, Sequence
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whence import cli_parse, registry
+from whence import cli_parse, registry, units
 from whence.attribution import Attribution, to_numpy
 from whence.caption import baseline_text
 from whence.cli_options import COMMAND
@@ -24,7 +25,7 @@ from whence.explainer import explain
 from whence.files import write_atomically
 from whence.loading import Request, Source
 from whence.question import check_options
-from whence.site import Layer, layer
+from whence.site import Site, layer, parameters
 
 if TYPE_CHECKING:
     from whence.cli_options import AccuracyFlags, AnswerFlags, ModelFlags, QuestionFlags
@@ -96,9 +97,26 @@ def fitted_target(asked: cli_parse.Asked, source: Source, prediction: Prediction
     return replace(named, index=first, other=other), name
 
 
-def site(name: str | None) -> Layer | None:
-    """Return the layer that --at names."""
-    return None if name is None else layer(name)
+def site(text: str | None) -> Site | None:
+    """Return what --at names: a layer, some of its channels, one of its calls, its input, or a parameter.
+
+    Raises:
+        BadInput: it is none of these.
+    """
+    if text is None:
+        return None
+    kind, colon, name = text.partition(":")
+    if colon and kind in ("parameters", "parameter") and name:
+        return parameters(name)
+    inside = kind == "input" and bool(colon)
+    match = re.fullmatch(r"([^\[\]@:]+)(?:\[(\d+(?:,\d+)*)\])?(?:@(\d+))?", name if inside else text)
+    if match is None:
+        raise BadInput(
+            f"--at {text}: write a layer's name such as features.3, features.3[0,4] (some channels), features.3@1 (its "
+            "second call), input:features.3 (what it takes in), or parameters:features.3.weight"
+        )
+    channels = None if match[2] is None else [int(each) for each in match[2].split(",")]
+    return layer(match[1], channels, inside, int(match[3] or 0))
 
 
 # ---- one explanation ---------------------------------------------------------------------------------------
@@ -115,6 +133,8 @@ def explained(
             chunk=accuracy.chunk, progress=progress,
         )  # fmt: skip
     start = None if result.baseline_output is None else baseline_text(method)
+    if start is not None and units.of_parameters(result) and getattr(method, "baseline", None) is None:
+        start = "all these weights at 0"
     own = {"model": source.name, "input": picture.path.name, "target_name": words, "command": COMMAND.get()}
     own["baseline"] = start
     settings = {**result.settings, **{key: value for key, value in own.items() if value is not None}}
@@ -132,7 +152,7 @@ def write_overlay(result: Attribution, picture: Picture, path: Path) -> Path:
     from whence import view
     from whence.strip import captioned_overlay
 
-    laid = result.heatmap()[0].ndim == 2
+    laid = not units.of_parameters(result) and result.heatmap()[0].ndim == 2
     drawn = view.png(captioned_overlay(result, picture.original) if laid else result.plot())
     with write_atomically(path) as handle:
         handle.write(drawn)

@@ -58,7 +58,7 @@ class Verdict:
 def judge(
     state: Segments, rows: Int[np.ndarray, "some"], rise: Float[np.ndarray, "some *classes"]
 ) -> Verdict:
-    """Estimate the errors of some rows; `rise` is f(x) − f(x')."""
+    """Estimate the errors of some rows; `rise` is f(x) − f(x'), NaN where the shares need not sum to it."""
     ops, keep = state.problem.ops, rise.ndim
     values, changes = state.shares(rows)
     size, change = (np.asarray(sum(norms(ops, leaf, keep) for leaf in each)) for each in (values, changes))
@@ -132,9 +132,11 @@ def _residuals(
     kind = str(state.problem.point[0].dtype).rpartition(".")[2]
     output = np.abs(state.problem.output[state.rows[rows]])
     rounding = _ROUNDING.get(kind, 0.0) * (2 * output + np.abs(rise))
+    # Where no sum is promised, nothing tells the error but the changes.
+    known = np.isfinite(rise)
     return (
-        np.maximum(np.abs(total - rise) - rounding, 0),
-        np.maximum(np.abs(total + third - rise) - rounding, 0),
+        np.where(known, np.maximum(np.abs(total - rise) - rounding, 0), 0.0),
+        np.where(known, np.maximum(np.abs(total + third - rise) - rounding, 0), 0.0),
     )
 
 

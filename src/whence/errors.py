@@ -20,6 +20,13 @@ class Refused(WhenceError, ValueError):
     """A method's precondition does not hold, so that any number it gave would be wrong (exit status 2)."""
 
 
+CUT = (
+    "the model's output carries no gradient with respect to the input: something in it cuts the graph "
+    "(detach, argmax, rounding, .item(), NumPy or torch.no_grad); wrapped as a NumPy callable it can be "
+    "explained as a black box (sensitivity)"
+)
+
+
 class NoGradient(Refused):
     """The output's graph does not reach what is explained."""
 
@@ -38,6 +45,10 @@ class Interrupted(KeyboardInterrupt):
 
 class Diverged(WhenceError):
     """A model took another way than when it was recorded; never seen by users: the plain engine takes over."""
+
+
+class Unpaired(WhenceError):
+    """The run at a baseline cannot be laid beside the run at the input, operation by operation."""
 
 
 class WorkFailed(WhenceError, RuntimeError):

@@ -51,12 +51,12 @@ class ExpectedGradients(Method):
     def attribute(self, problem: Problem) -> Shares:
         if self.baseline is None:
             raise Refused("expected_gradients needs a background: baseline=whence.baseline.dataset(rows)")
-        draws = _Draws(problem, _background(self.baseline, problem.run.pictures), self.samples)
+        draws = _Draws(problem, rows_or_baseline(self.baseline, problem.run.pictures), self.samples)
         shares = random_nodes.integrate(problem, draws.points, self.samples, DEFAULT_RTOL, self.samples, 0)
         return shares.with_residual(problem, draws.output())
 
 
-def _background(spec: Any, pictures: bool) -> Any:
+def rows_or_baseline(spec: Any, pictures: bool) -> Any:
     """Return the baseline that is drawn from: arrays, and nested lists of numbers, are rows of a data set."""
     if hasattr(spec, "start"):
         return spec

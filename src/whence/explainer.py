@@ -13,13 +13,13 @@ import numpy as np
 from whence import target as targets
 from whence.attribution import Attribution
 from whence.backends import Leaves
-from whence.errors import Interrupted
-from whence.problem import Problem
-from whence.question import Call, Question, asked, check_options
+from whence.errors import BadInput, Interrupted
+from whence.question import NOT_FINITE, Call, Question, asked, check_options
 from whence.registry import Method, build, name_of
 from whence.run import Run
 from whence.shares import Shares
-from whence.site import Layer
+from whence.site import Layer, Site
+from whence.spatial import extent
 
 
 def explain(
@@ -27,7 +27,7 @@ def explain(
     inputs: Any,
     method: str | type[Method] | Method = "integrated_gradients",
     target: Any = None,
-    at: Layer | None = None,
+    at: Site | None = None,
     kwargs: Mapping[str, Any] | None = None,
     output: Any = None,
     preprocess: Any = None,
@@ -47,7 +47,7 @@ def explain(
         method: a name of `whence.methods()`, a class, or an object such as IntegratedGradients(rtol=0.01).
         target: None (each example's top class), an int, ints [B], a tuple of ints for dense outputs, "all", a
             callable from the output to [B], or one of whence.target.
-        at: None for the inputs, or whence.layer(name).
+        at: None for the inputs, whence.layer(name), or whence.parameters(name).
         kwargs: more arguments of the model; arrays with a row for each example are repeated along with them
             (whether an array that is as long as the batch has such rows is found by trying).
         output: which part of a structured output to explain: a name, an index or a callable.
@@ -72,8 +72,10 @@ def explain(
     """
     chosen = build(method, fields)
     check_options(on_unknown, chunk, seed)
-    call = Call(model, inputs, target, at, kwargs, output, preprocess, seed, chunk, progress, fuse)
-    with asked(call) as question:
+    call = Call(
+        model, inputs, target, at, kwargs, output, preprocess, seed, chunk, progress, fuse, on_unknown
+    )
+    with asked(call, chosen.placed, chosen.watches) as question:
         began = time.perf_counter()
         shares = chosen.attribute(question.problem)
         result = _wrapped(question, chosen, shares, time.perf_counter() - began)
@@ -106,26 +108,31 @@ def _wrapped(question: Question, method: Method, shares: Shares, seconds: float)
             return array
         return np.asarray(array) if question.was_numpy else ops.array(np.asarray(array), reference)
 
+    output = problem.output if shares.output is None else shares.output
+    if not np.isfinite(output).all():
+        raise BadInput(NOT_FINITE)
     _note_budget(run, shares)
+    channel_axis, size = extent(problem, shares.values[0])
     return Attribution(
         values=like_inputs(shares.values),
         method=name_of(method),
         target=numbers(question.target),
-        output=numbers(problem.output if shares.output is None else shares.output),
+        output=numbers(output),
         baseline_output=numbers(shares.baseline_output),
         residual=numbers(shares.residual),
         error=numbers(shares.error),
         standard_error=like_inputs(shares.standard_error),
         evaluations=numbers(shares.evaluations),
         converged=numbers(
-            np.ones(problem.output.shape, dtype=bool) if shares.converged is None else shares.converged
+            np.ones(output.shape, dtype=bool) if shares.converged is None else shares.converged
         ),
         trace=shares.trace,
         notes=list(run.notes),
         settings=_settings(question, method, seconds),
         picture=question.picture,
-        channel_axis=_channel_axis(problem),
+        channel_axis=channel_axis,
         every_class=problem.every_class,
+        size=size,
     )
 
 
@@ -159,6 +166,7 @@ def _settings(question: Question, method: Method, seconds: float) -> dict[str, A
         "method": repr(method),
         "target": question.description,
         "at": None if problem.site is None else repr(problem.site),
+        **_site(problem.site),
         "preprocess": None if run.preprocess is None else repr(run.preprocess),
         "seed": run.seed,
         **run.record,
@@ -166,6 +174,14 @@ def _settings(question: Question, method: Method, seconds: float) -> dict[str, A
         "seconds": seconds,
         "versions": versions(run.backend.name),
     }
+
+
+def _site(site: Site | None) -> dict[str, Any]:
+    """Return what figures and tables call the site, and its channels where only some are explained."""
+    if site is None:
+        return {}
+    channels = site.channels if isinstance(site, Layer) else None
+    return {"site": site.words, **({} if channels is None else {"channels": list(channels)})}
 
 
 def versions(backend: str) -> dict[str, str]:
@@ -182,11 +198,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _channel_axis(problem: Problem) -> int | None:
-    """Return the channel axis of the values, once a class has been chosen."""
-    point = problem.point[0]
-    if point.ndim != 4:
-        return None
-    return 3 if problem.site is None and problem.run.channels_last else 1

@@ -18,10 +18,10 @@ from whence.shares import Shares
 def _gradient_shares(problem: Problem, values: Any) -> Shares:
     """Return shares made from one gradient at the input: `values(gradient, x)` per leaf."""
     ops = problem.ops
-    _, gradients = problem.gradient()
+    output, gradients = problem.gradient()
     pairs = zip(gradients, problem.point, strict=True)
     wide = tuple(values(ops.wide(g), ops.wide(_beside(x, problem))) for g, x in pairs)
-    return Shares(wide, np.ones(len(problem.rows), dtype=np.int64))
+    return Shares(wide, np.ones(len(problem.rows), dtype=np.int64), output=output)
 
 
 def _beside(leaf: Array, problem: Problem) -> Array:

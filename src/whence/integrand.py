@@ -6,7 +6,7 @@ factor x − x', and with fusion the way back through the model's first affine o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Protocol
 
@@ -15,8 +15,9 @@ from jaxtyping import Float, Int
 
 from whence.backends import Array, Leaves, Operations, Split
 from whence.fusion import fused
-from whence.path import Line, Points, per_row
+from whence.path import Line, Points, Through, per_row
 from whence.problem import Problem
+from whence.site import Layer
 
 # So many random signs tell which part of a sum is large: as good as all features, to a few gradients in a hundred.
 PROBES = 16
@@ -59,10 +60,11 @@ class Integrand(Protocol):
 
 @dataclass(frozen=True)
 class Curve:
-    """∇f(x(α)) ⊙ dx/dα on any path."""
+    """∇f(x(α)) ⊙ dx/dα on any path; without `multiply` the gradient alone, for its mean."""
 
     problem: Problem
     points: Points
+    multiply: bool = True
 
     @property
     def like(self) -> Leaves:
@@ -70,13 +72,19 @@ class Curve:
 
     def at(self, alpha: Nodes, row: Rows, number: Rows) -> Seen:
         ops = self.problem.ops
-        where, velocity = self.points(alpha, row, number)
-        output, gradients = self.problem.vjp(where, row)
+        output, gradients, velocity = self._look(alpha, row, number)
+        if not self.multiply:
+            return _seen(ops, output, gradients, velocity)
         parts = tuple(
             ops.wide(gradient) * ops.wide(speed[:, None] if self.problem.every_class else speed)
             for gradient, speed in zip(gradients, velocity, strict=True)
         )
         return Seen(output, parts, sum(part.reshape(*output.shape, -1).sum(-1) for part in parts))
+
+    def _look(self, alpha: Nodes, row: Rows, number: Rows) -> tuple[Array, Leaves, Leaves]:
+        """Return f, its gradients and the velocity of the point."""
+        where, velocity = self.points(alpha, row, number)
+        return *self.problem.vjp(where, row), velocity
 
     def shares(self, sums: Leaves, row: Rows) -> Leaves:
         return sums
@@ -85,6 +93,28 @@ class Curve:
         ops = self.problem.ops
         ones = (ops.wide(ops.take(leaf, row)) * 0 + 1 for leaf in self.like)
         return tuple(_signed(ops, one, leaf) for leaf, one in enumerate(ones))
+
+
+@dataclass(frozen=True)
+class Conducted(Curve):
+    """∂f/∂z ⊙ dz/dα at a layer z(x(α)), while the input follows its path: the whole network is at x(α).
+
+    With a branch around the layer the shares sum to what flows through the layer, not to f(x) − f(x').
+    """
+
+    def _look(self, alpha: Nodes, row: Rows, number: Rows) -> tuple[Array, Leaves, Leaves]:
+        problem, site = self.problem, self.problem.site
+        assert isinstance(site, Layer)
+        where, velocity = self.points(alpha, row, number)
+        there = replace(problem.at(where, row), site=site.whole)
+        z, speed = there.push(velocity)
+        there.__dict__["point"] = z
+        output, gradients = there.vjp(z, np.arange(len(row)))
+        channels = site.columns(z[0])
+        if channels is None:
+            return output, gradients, speed
+        chosen = gradients[0][:, :, channels] if problem.every_class else gradients[0][:, channels]
+        return output, (chosen,), (speed[0][:, channels],)
 
 
 @dataclass(frozen=True)
@@ -175,10 +205,17 @@ class Fused:
         )
 
 
-def integrand(problem: Problem, points: Points, steps: int) -> Integrand:
+def curve(problem: Problem, points: Points, multiply: bool = True) -> Curve:
+    """Return a path's integrand in the form that suits any path."""
+    if isinstance(points, Through):
+        return Conducted(problem, points.inputs, multiply)
+    return Curve(problem, points, multiply)
+
+
+def integrand(problem: Problem, points: Points, steps: int, multiply: bool = True) -> Integrand:
     """Return the cheapest form of a path's integrand, for about so many steps."""
-    if not isinstance(points, Line):
-        return Curve(problem, points)
+    if not (isinstance(points, Line) and multiply):
+        return curve(problem, points, multiply)
     split = fused(problem, points.start, steps)
     return Straight(problem, points) if split is None else Fused(problem, points, split)
 

@@ -44,39 +44,48 @@ def integrate(
     accuracy: Accuracy,
     baseline_output: Float[np.ndarray, "rows *classes"],
     draw: int = 0,
+    multiply: bool = True,
 ) -> Shares:
     """Integrate the gradient along a curve for every row of a problem; `baseline_output` is f where it begins.
+
+    It is NaN where the shares need not sum to the difference. Without `multiply` the gradients are averaged, not
+    multiplied with the way.
 
     Raises:
         Refused: a gradient is not finite; the message names the node and the example.
     """
     try:
-        return _integrate(problem, points, accuracy, baseline_output, draw)
+        return _integrate(problem, points, accuracy, baseline_output, draw, multiply)
     except Diverged:
         # The model's way depends on its data: no operation may be taken out of the loop.
         problem.run.record.pop("fused", None)
         plain = replace(problem, run=replace(problem.run, fuse=False))
-        return _integrate(plain, points, accuracy, baseline_output, draw)
+        return _integrate(plain, points, accuracy, baseline_output, draw, multiply)
 
 
 def _integrate(
-    problem: Problem, points: Points, accuracy: Accuracy, baseline_output: np.ndarray, draw: int
+    problem: Problem,
+    points: Points,
+    accuracy: Accuracy,
+    baseline_output: np.ndarray,
+    draw: int,
+    multiply: bool,
 ) -> Shares:
     if accuracy.quadrature == "monte_carlo":
         return random_nodes.integrate(
-            problem, points, accuracy.steps, accuracy.rtol, accuracy.max_evaluations, draw
+            problem, points, accuracy.steps, accuracy.rtol, accuracy.max_evaluations, draw, multiply
         )
     if accuracy.quadrature in RULES:
         steps = accuracy.steps or min(DEFAULT_STEPS, accuracy.max_evaluations)
         nodes, weights = RULES[accuracy.quadrature](steps)
-        return _with_rule(problem, integrand(problem, points, steps), nodes, weights)
+        return _with_rule(problem, integrand(problem, points, steps, multiply), nodes, weights)
     if accuracy.max_evaluations < FIRST_CELLS:
         # A single gradient, at the input: nothing tells its error.
-        shares = _with_rule(problem, integrand(problem, points, 1), np.ones(1), np.ones(1))
+        shares = _with_rule(problem, integrand(problem, points, 1, multiply), np.ones(1), np.ones(1))
         return replace(shares, converged=np.zeros(problem.output.shape, dtype=bool))
     rise = problem.output - baseline_output
     cells = _first_cells(problem, accuracy)
-    kernel = integrand(problem, points, SEGMENTS * cells)
+    kernel = integrand(problem, points, SEGMENTS * cells, multiply)
     segments = min(SEGMENTS, accuracy.max_evaluations // cells)
     bytes_each = 8 * 6 * sum(int(np.prod(leaf.shape[1:])) for leaf in kernel.like) * rise[:1].size
     if bytes_each * segments > MEMORY:

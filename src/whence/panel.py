@@ -92,7 +92,11 @@ def add_colour_bar(
 
 
 def draw_bars(
-    whole: Figure, top: float, values: Float[np.ndarray, "*shape"], names: Sequence[str] | None = None
+    whole: Figure,
+    top: float,
+    values: Float[np.ndarray, "*shape"],
+    names: Sequence[str] | None = None,
+    what: str = "features",
 ) -> None:
     """Draw the largest values as horizontal bars, largest on top, and say what was left out."""
     flat = values.ravel()
@@ -118,7 +122,7 @@ def draw_bars(
     text = "share of the output" if view.is_signed(flat) else "share (no negative values)"
     if flat.size > len(order):
         rest = number(flat.sum() - shown.sum())
-        text += f"\nthe {len(order)} largest of {flat.size:,} features; the others sum to {rest}"
+        text += f"\nthe {len(order)} largest of {flat.size:,} {what}; the others sum to {rest}"
     axes.set_xlabel(text, fontsize=9)
 
 

@@ -168,6 +168,36 @@ class Guided:
         )
 
 
+@dataclass(frozen=True)
+class AlongInput:
+    """z(x(α)): what a layer goes through while the input follows a path of its own (Dhamdhere et al. 2018)."""
+
+    inner: Any = Straight()
+
+    @property
+    def draws(self) -> int:
+        """How many random trajectories the input's path has."""
+        return self.inner.draws
+
+    def start(self, problem: Problem, baseline: Leaves) -> Leaves:
+        """Return where the input's path begins; `problem` is the question at the inputs."""
+        return self.inner.start(problem, baseline)
+
+    def between(self, problem: Problem, start: Leaves, draw: int) -> Points:
+        """Return the input's path."""
+        return self.inner.between(problem, start, draw)
+
+
+@dataclass(frozen=True)
+class Through:
+    """The points of an input's path, for a layer that is explained along it."""
+
+    inputs: Points
+
+    def __call__(self, alpha: Nodes, index: np.ndarray, node: np.ndarray) -> tuple[Leaves, Leaves]:
+        return self.inputs(alpha, index, node)
+
+
 def straight() -> Straight:
     """The straight line."""
     return Straight()
@@ -196,8 +226,18 @@ def guided(fraction: float = 0.25, deviation: float = 0.02) -> Guided:
     return Guided(fraction, deviation)
 
 
+def along_input(path: Any = None) -> AlongInput:
+    """At a layer, along the path of the input (None: straight): conductance."""
+    inner = resolve(path)
+    if isinstance(inner, (Guided, AlongInput)):
+        raise BadInput(
+            "path input: the input itself goes straight, blurred or stochastically; a guided path follows the gradients"
+        )
+    return AlongInput(inner)
+
+
 KINDS: dict[str, Callable[[], Any]] = {
-    "straight": straight, "blur": blur, "stochastic": stochastic, "guided": guided,
+    "straight": straight, "blur": blur, "stochastic": stochastic, "guided": guided, "input": along_input,
 }  # fmt: skip
 
 

@@ -7,19 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from whence import exact, guided, held, quadrature, taylor
+from whence import exact, guided, quadrature
 from whence import path as paths
-from whence.backends import Array, Leaves
-from whence.baseline import resolve, strata
+from whence.backends import Array
+from whence.baseline import resolve
 from whence.counts import whole
 from whence.errors import BadInput, Refused
-from whence.integrate import DEFAULT_MAX_EVALUATIONS, DEFAULT_RTOL, Accuracy, integrate
+from whence.integrate import DEFAULT_MAX_EVALUATIONS, DEFAULT_RTOL, Accuracy
 from whence.path import Guided
 from whence.problem import Problem
 from whence.registry import Method, register
-from whence.sampler import Stratum, average, tightened
+from whence.sampler import tightened
 from whence.shares import Shares
+from whence.site import Layer, Parameter
 from whence.target import Resolved
+from whence.way import Way
 
 
 @register(
@@ -34,7 +36,8 @@ class IntegratedGradients(Method):
     Attributes:
         baseline: what "absent" means; None is black for pictures in pixels, else 0; several are averaged, and the
             error is that of the mean.
-        path: None is the straight line; "stochastic", "blur", "guided" or whence.path.…
+        path: None is the straight line; "stochastic", "blur", "guided" or whence.path.… At a layer "input" follows the
+            input's path instead of running straight between the layer's two ends: conductance.
         rtol: the relative L1 error that is asked for.
         steps: a fixed number of nodes instead of a tolerance (Gauss–Legendre unless `quadrature` says otherwise).
         quadrature: tolerance, gauss, midpoint, trapezoid, left, right, monte_carlo, taylor (second order at the
@@ -44,6 +47,8 @@ class IntegratedGradients(Method):
         where: a mask of the features that take the path; the others stay at the input.
         normalize: map each example to [0, 1] by its own range before it is explained; without a target, the class is
             still the top one of the inputs as given.
+        multiply: False leaves the mean gradient on the path, not times the way (at a layer, with path="input": internal
+            influence). Its shares sum to nothing in particular.
     """
 
     baseline: Any = None
@@ -54,13 +59,16 @@ class IntegratedGradients(Method):
     max_evaluations: int | None = None
     where: Any = None
     normalize: bool = False
+    multiply: bool = True
 
     def __post_init__(self) -> None:
         _check_accuracy(self.quadrature, self.steps, self.rtol, self.max_evaluations)
 
     def attribute(self, problem: Problem) -> Shares:
         problem = _normalized(problem) if self.normalize else problem
-        way = _Way(resolve(self.baseline, problem.run.pictures), paths.resolve(self.path), self.where)
+        pictures = problem.run.pictures and not isinstance(problem.site, Parameter)
+        path = paths.resolve(self.path)
+        way = Way(resolve(self.baseline, pictures), path, self.where, self.multiply)
         self._check_path(way.path, problem)
         name = quadrature.check(self.quadrature, self.steps, self.rtol)
         most = self.max_evaluations
@@ -71,18 +79,44 @@ class IntegratedGradients(Method):
         return tightened(problem, shares, way.draws, accuracy, way.average) if way.draws > 1 else shares
 
     def _check_path(self, path: Any, problem: Problem) -> None:
+        if isinstance(path, paths.AlongInput):
+            _require_layer(problem)
+            path = path.inner
+        elif isinstance(path, paths.Blur) and self.where is not None and problem.site is not None:
+            raise Refused(
+                "where names features of the input, and a blurred path at a layer blurs the layer's own; leave it out"
+            )
+        if self.where is not None and isinstance(problem.site, Parameter):
+            raise Refused(f"where names features of the input, and the path is that of {problem.site.words}")
         if isinstance(path, paths.Blur) and self.baseline is not None:
             raise Refused(
                 "a blurred path begins at the blurred picture and takes no baseline; leave baseline out"
-            )
-        if isinstance(path, paths.Blur) and self.where is not None and problem.site is not None:
-            raise Refused(
-                "where names features of the input, and a blurred path at a layer blurs the layer's own; leave it out"
             )
         if isinstance(path, Guided) and self.quadrature not in (None, "tolerance"):
             raise BadInput(
                 f"a guided path goes step by step and takes no quadrature {self.quadrature}; leave one of them out"
             )
+        if self.quadrature == "exact" and isinstance(problem.site, Parameter):
+            raise Refused(
+                f"exact quadrature walks the linear pieces of inputs and layers, not of {problem.site.words}; use rtol"
+            )
+        if not self.multiply and (isinstance(path, Guided) or self.quadrature in ("exact", "taylor")):
+            raise Refused(
+                "multiply=False is a mean of gradients over nodes; a guided path, exact and taylor give shares alone"
+            )
+
+
+def _require_layer(problem: Problem) -> None:
+    if not isinstance(problem.site, Layer):
+        raise Refused(
+            'path "input" carries a layer along the path of the input; name the layer with at=whence.layer(...), or '
+            "leave path out"
+        )
+    if not all(problem.ops.is_float(leaf) for leaf in problem.inputs):
+        raise Refused(
+            'path "input": whole numbers have no way between baseline and input; leave path out, and the layer goes '
+            "straight"
+        )
 
 
 def _check_accuracy(name: str | None, steps: Any, rtol: Any, most: Any) -> None:
@@ -100,74 +134,6 @@ def _check_accuracy(name: str | None, steps: Any, rtol: Any, most: Any) -> None:
         raise BadInput(
             f"quadrature {chosen} does not go by a tolerance; leave rtol={rtol} or the quadrature out"
         )
-
-
-@dataclass(frozen=True)
-class _Way:
-    """From which baselines, along which path, with which features held at the input."""
-
-    baseline: Any
-    path: Any
-    where: Any
-
-    @property
-    def draws(self) -> int:
-        """How many integrals are averaged."""
-        return self.baseline.draws * self.path.draws
-
-    def average(self, problem: Problem, accuracy: Accuracy) -> Shares:
-        """Return the mean of the integrals from all baselines, along all trajectories."""
-
-        def draw(number: int) -> Shares:
-            absent = _absent(problem, self.baseline, number // self.path.draws, self.where)
-            start = self.path.start(problem, problem.project(absent))
-            # A blurred path begins elsewhere than at the baseline.
-            start = held.place(problem, start, self.where) if problem.site is None else start
-            output = problem.value(start)
-            shares = self._integral(problem, start, output, accuracy, number)
-            return shares.with_residual(problem, output)
-
-        return average(problem.ops, self._strata(), draw)
-
-    def _strata(self) -> list[Stratum]:
-        trajectories = self.path.draws
-        found: list[Stratum] = []
-        for count, is_random in strata(self.baseline):
-            if is_random:
-                found.append(Stratum(count, trajectories, random=True))
-            elif trajectories > 1:
-                found += [Stratum(trajectories, random=True)] * count
-            else:
-                found.append(Stratum(count))
-        return found
-
-    def _integral(
-        self, problem: Problem, start: Leaves, absent: np.ndarray, accuracy: Accuracy, number: int
-    ) -> Shares:
-        """Take one integral from one start, where f is `absent`, by whatever quadrature or path is asked for."""
-        path = self.path
-        if accuracy.quadrature in ("taylor", "exact"):
-            if not isinstance(path, paths.Straight):
-                raise Refused(
-                    f"quadrature {accuracy.quadrature} goes along the straight line; leave path out"
-                )
-            if accuracy.quadrature == "taylor":
-                return taylor.integrate(problem, start)
-            return exact.integrate(problem, start, accuracy.max_evaluations)
-        if isinstance(path, Guided):
-            return guided.integrate(problem, start, path, accuracy)
-        points = path.between(problem, start, number)
-        points = held.curve(problem, points, self.where) if problem.site is None else points
-        return integrate(problem, points, accuracy, absent, number)
-
-
-def _absent(problem: Problem, baseline: Any, draw: int, where: Any) -> Leaves:
-    """Return a baseline at the input, with the features outside the mask left as they are."""
-    start: Leaves = baseline.start(problem, draw)
-    for leaf in start:
-        if not problem.ops.is_finite(leaf):
-            raise BadInput("the baseline holds NaN or infinity; nothing can be counted from there")
-    return held.place(problem, start, where)
 
 
 def _normalized(problem: Problem) -> Problem:

@@ -9,12 +9,14 @@ from functools import cached_property
 
 import numpy as np
 
-from whence.backends import Array, Leaves, Operations, Tap
+from whence.backends import Array, Leaves, Operations, Swap, Tap
 from whence.errors import NoGradient, Refused
 from whence.pixels import scaled
 from whence.run import Rows, Run
-from whence.site import Layer
+from whence.site import Layer, Parameter, Site
 from whence.target import Resolved
+
+NO_DEPENDENCE = "the explained output does not depend on the input: every share is 0"
 
 
 @dataclass(frozen=True)
@@ -22,15 +24,17 @@ class Problem:
     """Rows to explain: the inputs of each, which of the user's examples it belongs to, and the site.
 
     Samplers make new problems with other inputs (`at`); methods read `point` and call `vjp`, `gradient`, `value`.
-    `target` stands in for the run's, and `choose` says which of its classes belongs to each row.
+    `target` stands in for the run's, and `choose` says which of its classes belongs to each row. `weights` are the
+    parameter of each row [n, ...], where it is the site and a sampler has moved it.
     """
 
     run: Run
     inputs: Leaves
     rows: Rows
-    site: Layer | None = None
+    site: Site | None = None
     target: Resolved | None = None
     choose: Rows | None = None
+    weights: Leaves | None = None
 
     @property
     def ops(self) -> Operations:
@@ -48,8 +52,13 @@ class Problem:
 
     @cached_property
     def point(self) -> Leaves:
-        """Where the shares are handed out, [n, ...]: the inputs, or the layer's activation."""
-        return self.project(self.inputs)
+        """Where the shares are handed out, [n, ...]: the inputs, the layer's activation, or each row's parameter."""
+        return self.project(self.inputs) if self.weights is None else self.weights
+
+    @property
+    def given(self) -> Leaves:
+        """What a sampler adds noise to, [n, ...]: the inputs, or the weights where they are explained."""
+        return self.point if isinstance(self.site, Parameter) else self.inputs
 
     @cached_property
     def output(self) -> np.ndarray:
@@ -58,7 +67,22 @@ class Problem:
 
     def at(self, inputs: Leaves, rows: Rows) -> Problem:
         """Return the same question about other inputs; `rows` are positions in this problem."""
-        return replace(self, inputs=inputs, rows=self.rows[rows])
+        weights = None if self.weights is None else tuple(self.ops.take(leaf, rows) for leaf in self.weights)
+        return replace(self, inputs=inputs, rows=self.rows[rows], weights=weights)
+
+    def part(self, rows: Rows) -> Problem:
+        """Return the same question about some of the rows, with what is already known of them."""
+        some = self.at(tuple(self.ops.take(leaf, rows) for leaf in self.inputs), rows)
+        if "point" in self.__dict__:
+            some.__dict__["point"] = tuple(self.ops.take(leaf, rows) for leaf in self.point)
+        return some if self.choose is None else replace(some, choose=self.choose[rows])
+
+    def moved(self, given: Leaves, rows: Rows) -> Problem:
+        """Return the same question with other values of what was `given`."""
+        if not isinstance(self.site, Parameter):
+            return self.at(given, rows)
+        inputs = tuple(self.ops.take(leaf, rows) for leaf in self.inputs)
+        return replace(self, inputs=inputs, rows=self.rows[rows], weights=given)
 
     def at_inputs(self, target: Resolved | None = None) -> Problem:
         """Return the question asked at the inputs instead of at the site, with another target where given."""
@@ -71,39 +95,81 @@ class Problem:
 
     def project(self, inputs: Leaves) -> Leaves:
         """Return the site's values for inputs [n, ...] of this problem's rows."""
-        if self.site is None:
-            return inputs
         site = self.site
+        if site is None:
+            return inputs
+        if isinstance(site, Parameter):
+            if inputs is not self.inputs:
+                raise Refused(
+                    f"{site.words} does not follow from the inputs: methods that compare inputs have no way to it"
+                )
+            own = self.run.session.parameter(site.name)
+            return (self.ops.take(own[None], np.zeros(len(self.rows), dtype=int)),)
 
         def seen(index: Rows) -> Array:
             leaves = tuple(self.ops.take(leaf, index) for leaf in inputs)
-            tap = Tap(site.name, site.call, site.input, stop=True)
-            return self.run.backend.value(
-                lambda given: self.run.forward(given, self.rows[index], tap)[0], leaves
-            )
+            return self.run.backend.value(lambda given: self.tapped(given, self.rows[index]), leaves)
 
-        z = self._gather(seen)
-        return (site.narrow(z),)
+        return (site.narrow(self._gather(seen)),)
+
+    def push(self, velocity: Leaves) -> tuple[Leaves, Leaves]:
+        """Return a layer's values at the inputs, and how they change when those move at a velocity [n, ...].
+
+        For one chunk of rows.
+        """
+        z, speed = self.run.backend.jvp(lambda given: self.tapped(given, self.rows), self.inputs, velocity)
+        return (z,), (speed,)
+
+    def tapped(self, inputs: Leaves, rows: Rows | None = None) -> Array:
+        """Return all channels of the layer's value for inputs [n, ...] of some of the user's examples."""
+        assert isinstance(self.site, Layer)
+        tap = Tap(self.site.name, self.site.call, self.site.input, stop=True)
+        return self.run.forward(inputs, self.rows if rows is None else rows, tap)[0]
 
     def evaluate(self, point: Leaves, index: Rows) -> Array:
         """Return f [n] (or [n, K]) at points of the site; `index` [n] is the position of each in this problem."""
-        rows = self.rows[index]
-        if self.site is None:
-            output, _ = self.run.forward(point, rows)
-        else:
-            inputs = tuple(self.ops.take(leaf, index) for leaf in self.inputs)
-            replacement = self.site.widen(point[0], self._whole, index, self.ops)
-            tap = Tap(self.site.name, self.site.call, self.site.input, replacement)
-            output, _ = self.run.forward(inputs, rows, tap)
+        return self.selected(self._output(point, index, self.rows[index]), index)
+
+    def selected(self, output: Array, index: Rows) -> Array:
+        """Return f [n] (or [n, K]) of the model's output for rows at these positions in this problem."""
         if self._target is None:
             return output
-        return self._target.select(output, rows if self.choose is None else self.choose[index])
+        return self._target.select(output, (self.rows if self.choose is None else self.choose)[index])
+
+    def evaluate_all(self, point: Leaves) -> Array:
+        """Return f [n] (or [n, K]) where every row of this problem has its own point [n, ...]."""
+        return self.evaluate(point, np.arange(len(self.rows)))
+
+    def evaluate_one(self, inputs: Leaves) -> Array:
+        """Return f [n] (or [n, K]) where every row has the one input [1, ...]: the model runs once."""
+        output = self.ops.take(
+            self.run.forward(inputs, self.rows[:1])[0], np.zeros(len(self.rows), dtype=int)
+        )
+        if self._target is None:
+            return output
+        return self._target.select(output, self.rows if self.choose is None else self.choose)
+
+    def _output(self, point: Leaves, index: Rows, rows: Rows) -> Array:
+        site = self.site
+        if site is None:
+            return self.run.forward(point, rows)[0]
+        inputs = tuple(self.ops.take(leaf, index) for leaf in self.inputs)
+        if isinstance(site, Layer):
+            replacement = site.widen(point[0], self._whole, index, self.ops)
+            return self.run.forward(inputs, rows, Tap(site.name, site.call, site.input, replacement))[0]
+
+        def alone(row: int) -> Array:
+            # A model takes one array for all rows, and here each has its own: it is run for one at a time.
+            one = tuple(leaf[row : row + 1] for leaf in inputs)
+            return self.run.forward(one, rows[row : row + 1], Swap(site.name, point[0][row]))[0]
+
+        return self.ops.concatenate([alone(row) for row in range(len(index))])
 
     @cached_property
     def _whole(self) -> Array:
         """The layer's full activation, for sites of some channels only."""
-        assert self.site is not None
-        return replace(self, site=replace(self.site, channels=None)).point[0]
+        assert isinstance(self.site, Layer)
+        return replace(self, site=self.site.whole).point[0]
 
     def value(self, point: Leaves, index: Rows | None = None) -> np.ndarray:
         """Return f at points of the site, [n] or [n, K], in float64, without gradients."""
@@ -153,14 +219,15 @@ class Problem:
         try:
             y, pull = self.run.backend.vjp(lambda leaves: function(leaves, index), point)
         except NoGradient:
-            if self._reacts():
+            if self.reacts():
                 raise
-            self.run.note("the explained output does not depend on the input: every share is 0")
+            where = "the input" if self.site is None else self.site.words
+            self.run.note(f"the explained output does not depend on {where}: every share is 0")
             y = self.run.backend.value(lambda leaves: function(leaves, index), point)
             return y, tuple(self.ops.zeros((*y.shape, *leaf.shape[1:]), leaf) for leaf in point)
         if not self.every_class:
-            return y, self._filled(pull(None), point)
-        columns = [self._filled(pull(_unit(self.ops, y, k)), point) for k in range(y.shape[1])]
+            return y, self.filled(pull(None), point)
+        columns = [self.filled(pull(unit(self.ops, y, k)), point) for k in range(y.shape[1])]
         return y, tuple(self.ops.stack(each, 1) for each in zip(*columns, strict=True))
 
     def gradient(self, point: Leaves | None = None) -> tuple[np.ndarray, Leaves]:
@@ -186,21 +253,22 @@ class Problem:
                 )
         return y, gradients
 
-    def _filled(self, gradients: tuple[Array | None, ...], point: Leaves) -> Leaves:
+    def filled(self, gradients: tuple[Array | None, ...], point: Leaves) -> Leaves:
+        """Return gradients with zeros where there are none, and a note that says why."""
         for leaf, gradient in enumerate(gradients):
             # Of what fusion put in the place of an input there may be several leaves: one of them says nothing.
             if gradient is None and len(gradients) == len(self.point):
-                name = self.run.structure.name(leaf) if self.site is None else f"layer {self.site.name!r}"
+                name = self.run.structure.name(leaf) if self.site is None else self.site.words
                 self.run.note(
                     f"the explained output depends on {name}, but its gradient is cut inside the model (detached, or "
                     "a step): its shares are 0 and the residual holds what is missing"
-                    if self._reacts(leaf)
+                    if self.reacts(leaf)
                     else f"the explained output does not use {name}: its shares are 0"
                 )
         pairs = zip(gradients, point, strict=True)
         return tuple(self.ops.zeros(leaf.shape, leaf) if g is None else g for g, leaf in pairs)
 
-    def _reacts(self, leaf: int | None = None) -> bool:
+    def reacts(self, leaf: int | None = None) -> bool:
         """Whether f changes when the site (or one leaf of it) is changed a lot: then the gradient is cut."""
         if leaf not in self._reactions:
             self._reactions[leaf] = any(self._moves(probe) for probe in self._probes(leaf))
@@ -252,8 +320,10 @@ class Problem:
         """Return the axes of height and width.
 
         Raises:
-            Refused: the array has no two axes of space.
+            Refused: the array has no two axes of space, or is no picture.
         """
+        if isinstance(self.site, Parameter):
+            raise Refused(f"blurring needs pictures, and {self.site.words} is none; leave it out")
         if leaf.ndim < 3:
             raise Refused(
                 f"blurring needs pictures, [batch, ..., height, width]; this input is {tuple(leaf.shape)}"
@@ -263,7 +333,8 @@ class Problem:
         return (1, 2) if last and leaf.ndim == 4 else (leaf.ndim - 2, leaf.ndim - 1)
 
 
-def _unit(ops: Operations, y: Array, column: int) -> Array:
+def unit(ops: Operations, y: Array, column: int) -> Array:
+    """Return weights [n, K] that choose one class of an output."""
     weights = np.zeros(tuple(y.shape))
     weights[:, column] = 1
     return ops.like(weights, y)

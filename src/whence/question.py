@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,19 +12,22 @@ from jaxtyping import Float
 
 from whence import arguments, pixels
 from whence import target as targets
-from whence.backends import Array, Backend, Leaves, resolve
+from whence.backends import Array, Backend, Leaves, Tap, resolve
 from whence.chunk import chunks_for
 from whence.errors import BadInput
 from whence.problem import Problem
 from whence.progress import Progress
-from whence.run import Run
-from whence.site import Layer
+from whence.run import Answered, Run
+from whence.site import Layer, Parameter, Site
 from whence.structure import Structure, unpack
 
 # How far two runs of the same forward may differ before the model is called unsteady: float noise is below it.
 STEADY = 1e-3
 # Values of one picture from which the layout in memory is worth a trial.
 LARGE = 10_000
+
+
+NOT_FINITE = "the model's output is NaN or infinite for these inputs; mend the model or the inputs first"
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Call:
     model: Any
     inputs: Any
     target: Any = None
-    at: Layer | None = None
+    at: Site | None = None
     kwargs: Mapping[str, Any] | None = None
     output: Any = None
     preprocess: Any = None
@@ -54,6 +57,7 @@ class Call:
     chunk: int | None = None
     progress: bool = False
     fuse: bool = True
+    on_unknown: str = "error"
 
 
 def check_options(on_unknown: str, chunk: Any, seed: Any) -> None:
@@ -71,12 +75,27 @@ def _is_whole(value: Any) -> bool:
 
 
 @contextmanager
-def asked(call: Call) -> Generator[Question]:
-    """Hold a model's session open while its question is answered."""
+def asked(
+    call: Call, placed: Callable[[Problem], Problem] = lambda problem: problem, watched: bool = False
+) -> Generator[Question]:
+    """Hold a model's session open while its question is answered.
+
+    `placed` puts the question at its site; `watched` says that its gradient there will be asked for, once.
+    """
     with _opened(call) as (raw, numpy):
-        outputs = _answer(raw)
+        site = placed(replace(raw, site=call.at)).site
+        if watched and isinstance(site, Layer):
+            outputs = _watched(raw, site)
+        elif raw.run.chunks.steady and _is_fitted_by_shape(call):
+            # The first example shows the answer's shape; what the others say is seen when they are explained.
+            one = _answer(raw.part(np.arange(1)))
+            alike = raw.ops.take(one, np.zeros(raw.run.batch, dtype=int))
+            yield _fitted(raw, alike, call, site, numpy, known=False)
+            return
+        else:
+            outputs = _answer(raw)
         _note_unsteadiness(raw, outputs)
-        yield _fitted(raw, outputs, call, numpy)
+        yield _fitted(raw, outputs, call, site, numpy)
 
 
 def outputs(call: Call) -> Float[np.ndarray, "batch ..."]:
@@ -85,12 +104,36 @@ def outputs(call: Call) -> Float[np.ndarray, "batch ..."]:
         return raw.ops.numpy(_answer(raw)).astype(np.float64)
 
 
+def _is_fitted_by_shape(call: Call) -> bool:
+    """Tell whether a target can be fitted to an answer by its shape alone: classes that the user has chosen."""
+    target = call.target
+    if isinstance(target, targets.Target):
+        target = target.index if target.kind == "logit" else None
+    return isinstance(target, (int, np.integer, list)) or hasattr(target, "shape")
+
+
+def _watched(raw: Problem, site: Layer) -> Array:
+    """Answer with a graph from the layer on, where one chunk holds all rows: then there need be no second run."""
+    run = raw.run
+    if run.neuron is not None or not run.chunks.holds(len(raw.rows)):
+        return _answer(raw)
+    try:
+        output, seen = run.forward(raw.inputs, raw.rows, Tap(site.name, site.call, site.input, leaf=True))
+    except Exception as problem:
+        if not run.backend.is_out_of_memory(problem):
+            raise
+        return _answer(raw)
+    run.answered.append(Answered(raw.inputs, output, seen))
+    return _checked(raw, raw.ops.like(output, output))
+
+
 def _answer(raw: Problem) -> Array:
-    outputs = raw.native_value(raw.inputs)
+    return _checked(raw, raw.native_value(raw.inputs))
+
+
+def _checked(raw: Problem, outputs: Array) -> Array:
     if not raw.ops.is_finite(outputs):
-        raise BadInput(
-            "the model's output is NaN or infinite for these inputs; mend the model or the inputs first"
-        )
+        raise BadInput(NOT_FINITE)
     return outputs
 
 
@@ -120,7 +163,9 @@ def _opened(call: Call) -> Generator[tuple[Problem, tuple[np.dtype[Any], ...]]]:
             preprocess=call.preprocess,
             neuron=call.target if isinstance(call.target, targets.Neuron) else None,
             seed=call.seed,
-            fuse=call.fuse,
+            on_unknown=call.on_unknown,
+            # A row's own weights leave no first operations that all rows share.
+            fuse=call.fuse and not isinstance(call.at, Parameter),
             channels_last=(pictures or not backend.differentiable)
             and pixels.channels_last(tuple(leaves[0].shape)),
             read=pixels.read if pictures else None,
@@ -151,20 +196,23 @@ def _named(kwargs: Any) -> dict[str, Any]:
     return dict(kwargs)
 
 
-def _fitted(raw: Problem, outputs: Any, call: Call, was_numpy: tuple[np.dtype[Any], ...]) -> Question:
-    """Fit the target to the output, and put the question at its site."""
+def _fitted(
+    raw: Problem, outputs: Any, call: Call, site: Site | None, was_numpy: tuple[np.dtype[Any], ...],
+    known: bool = True,
+) -> Question:  # fmt: skip
+    """Fit the target to the output, and put the question at its site; what is `known` need not be run again."""
     run, ops = raw.run, raw.ops
     recorded, description = call.target, repr(call.target)
     if run.neuron is None:
         resolved = targets.resolve(call.target, outputs, ops)
         run = replace(run, target=resolved)
         recorded, description = resolved.recorded, resolved.description
-    problem = Problem(run, raw.inputs, raw.rows, call.at)
-    if call.at is None:
+    problem = Problem(run, raw.inputs, raw.rows, site)
+    if known and not isinstance(call.at, Layer):
         value = outputs if run.target is None else run.target.select(outputs, raw.rows)
-        # What is known already need not be run again.
         problem.__dict__["output"] = ops.numpy(value).astype(np.float64)
-    picture = pixels.to_uint8(raw.inputs[0], run.channels_last) if run.pictures else None
+    drawn = run.pictures and not isinstance(call.at, Parameter)
+    picture = pixels.to_uint8(raw.inputs[0], run.channels_last) if drawn else None
     return Question(problem, recorded, description, call.model, was_numpy, picture)
 
 
@@ -220,8 +268,10 @@ def _checked_batch(structure: Structure, leaves: Leaves, backend: Backend) -> in
 
 
 def _check_site(structure: Structure, leaves: Leaves, backend: Backend, at: Any) -> None:
-    if at is not None and not isinstance(at, Layer):
-        raise BadInput(f"at is {at!r}; give None for the inputs or whence.layer(name)")
+    if at is not None and not isinstance(at, Site):
+        raise BadInput(
+            f"at is {at!r}; give None for the inputs, whence.layer(name) or whence.parameters(name)"
+        )
     if at is not None:
         return
     for number, leaf in enumerate(leaves):

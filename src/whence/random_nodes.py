@@ -8,7 +8,7 @@ import numpy as np
 
 from whence.attribution import Trace
 from whence.backends import Array
-from whence.integrand import Curve
+from whence.integrand import Curve, curve
 from whence.moments import Running
 from whence.path import Points
 from whence.problem import Problem
@@ -24,13 +24,19 @@ HALF_NORMAL = np.sqrt(2 / np.pi)
 
 
 def integrate(
-    problem: Problem, points: Points, steps: int | None, rtol: float, most: int, draw: int
+    problem: Problem,
+    points: Points,
+    steps: int | None,
+    rtol: float,
+    most: int,
+    draw: int,
+    multiply: bool = True,
 ) -> Shares:
     """Draw nodes, the same for every row: `steps` of them, or twice as many until the error is within the tolerance.
 
     The error is √(2/π) Σ standard errors / ‖A‖₁, the L1 error that is expected of normal ones.
     """
-    state = _State(problem, Curve(problem, points))
+    state = _State(problem, curve(problem, points, multiply))
     generator, rows = problem.random("nodes", draw), np.arange(len(problem.rows))
     active, error = rows, np.full(problem.output.shape, np.nan)
     count, evaluations = steps or min(FIRST, most), np.zeros(len(rows), dtype=np.int64)

@@ -18,6 +18,7 @@ from whence.naming import short, unknown
 if TYPE_CHECKING:
     from whence.attribution import Attribution
     from whence.problem import Problem
+    from whence.rule import Rules
     from whence.shares import Shares
 
 
@@ -26,6 +27,17 @@ class Method:
 
     It holds no model, no seed and no state, so one object serves many models and threads.
     """
+
+    watches = False
+    """Whether it asks for the gradient at a layer, once."""
+
+    def placed(self, problem: Problem) -> Problem:
+        """Return the problem at the site where this method hands out its shares: the caller's, if it has none."""
+        return problem
+
+    def rules(self) -> Rules | None:
+        """Return the backward rules that it puts in the place of derivatives; None where it has none."""
+        return None
 
     def attribute(self, problem: Problem) -> Shares:
         """Return the shares of every row of a problem."""
@@ -110,7 +122,10 @@ def _frozen(value: Any) -> Any:
 
 
 # Where the named methods stand, in the order in which people are shown them; importing them is what registers.
-HOMES = ("gradient_methods", "path_methods", "expected_gradients", "sampler_methods")
+HOMES = (
+    "gradient_methods", "path_methods", "expected_gradients", "sampler_methods", "rule_methods", "deconvolution",
+    "relevance_methods", "cam_methods", "guided_gradcam",
+)  # fmt: skip
 
 
 @cache

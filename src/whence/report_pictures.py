@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image as Pillow
 
-from whence import view
+from whence import units, view
 from whence.attribution import Attribution, Trace
 from whence.caption import number, overlay_text, scale_text
 from whence.figure import bar_figure, trace_figure
@@ -51,6 +51,9 @@ def input_image(picture: UInt8[np.ndarray, "h w c"], name: str | None) -> Image:
 
 def map_images(result: Attribution, name: str) -> list[Image]:
     """Return the heat map and, where there is a picture, the overlay; or bars of values without two axes."""
+    if units.of_parameters(result):
+        drawn = units.figure(result.example(0))
+        return [Image(_uri(view.png(drawn)), f"The most important units by {name}", "", wide=True)]
     map = finite_maps(result, "sum")[0]
     if map.ndim != 2:
         drawn = bar_figure(map, result.settings.get("feature_names"))

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from whence.backends import Array, Backend, Leaves, Operations, Session, Tap
+from whence.backends import Array, Backend, Leaves, Operations, Session, Swap, Tap
 from whence.chunk import Chunks
-from whence.errors import BadInput, Refused
+from whence.errors import BadInput
 from whence.preprocess import Preprocess
 from whence.progress import Progress
 from whence.structure import Structure
@@ -21,10 +21,20 @@ Rows = np.ndarray
 
 
 @dataclass(frozen=True)
+class Answered:
+    """The model's output for all rows and what a layer gave on the way, with the graph from the one to the other."""
+
+    inputs: Leaves
+    output: Array
+    seen: Array
+
+
+@dataclass(frozen=True)
 class Run:
     """What every part of one explanation shares: the model's session, the call's settings, the notes so far.
 
-    `along` names the further arguments that have a row for each example.
+    `along` names the further arguments that have a row for each example. `answered` keeps the first run of the model
+    for a method that asks for the gradient at a layer, so that it need not be run again.
     """
 
     backend: Backend
@@ -40,11 +50,13 @@ class Run:
     target: Resolved | None = None
     seed: int = 0
     fuse: bool = True
+    on_unknown: str = "error"
     record: dict[str, Any] = field(default_factory=dict[str, Any])
     channels_last: bool = False
     read: Callable[[Any], Any] | None = None
     notes: list[str] = field(default_factory=list[str])
     progress: Progress = field(default_factory=Progress)
+    answered: list[Answered] = field(default_factory=list["Answered"])
 
     def note(self, text: str) -> None:
         """Keep a sentence for the user, once."""
@@ -56,8 +68,10 @@ class Run:
         """Whether the inputs are pictures in pixels, so that black and white mean 0 and 1."""
         return self.preprocess is not None
 
-    def forward(self, inputs: Leaves, rows: Rows, tap: Tap | None = None) -> tuple[Array, Array | None]:
-        """Return the model's output [n, ...] for these rows, and what was seen at the tap."""
+    def forward(
+        self, inputs: Leaves, rows: Rows, tap: Tap | Swap | None = None
+    ) -> tuple[Array, Array | None]:
+        """Return the model's output [n, ...] for these rows (or the explained unit [n]), and what the tap saw."""
         ops = self.backend.ops
         # What the model writes into its input (an in-place activation) must not reach ours, nor the user's.
         inputs = tuple(ops.copy(leaf) for leaf in inputs)
@@ -71,19 +85,18 @@ class Run:
             name: ops.take(value, rows) if name in self.along else value
             for name, value in self.kwargs.items()
         }
-        wanted = tap or (Tap(self.neuron.layer, self.neuron.call, stop=True) if self.neuron else None)
-        with_neuron = self.neuron is not None and tap is not None and not tap.stop
-        if with_neuron:
-            raise Refused("a neuron as target goes with at=None; the path to it starts at the inputs")
+        stops = isinstance(tap, Tap) and tap.stop
+        # The explained unit comes last: a layer that is replaced has been, where it is the unit's own.
+        unit = None if stops or self.neuron is None else Tap(self.neuron.layer, self.neuron.call, stop=True)
         try:
-            output, seen = self.session.run(self.structure.pack(inputs), kwargs, wanted)
+            output, seen = self.session.run(self.structure.pack(inputs), kwargs, tap, unit)
         except Exception as problem:
             shapes = ", ".join(f"{tuple(leaf.shape)} {leaf.dtype}" for leaf in inputs)
             problem.add_note(f"raised by the model for inputs of shape {shapes}")
             raise
-        if tap is not None and tap.stop:
+        if stops:
             return seen, seen
-        if self.neuron is not None:
+        if unit is not None:
             return self._neuron_value(seen), None
         return self._checked(_picked(output, self.output, ops), len(rows)), seen
 

@@ -197,9 +197,9 @@ def repeat(
         Refused: the inputs are integers, to which no noise can be added.
     """
     ops, rows = problem.ops, len(problem.rows)
-    if not all(ops.is_float(leaf) for leaf in problem.inputs):
+    if not all(ops.is_float(leaf) for leaf in problem.given):
         raise Refused("noise cannot be added to integer inputs (tokens); use the method without its sampler")
-    scales = [problem.spread(leaf) * noise for leaf in problem.inputs]
+    scales = [problem.spread(leaf) * noise for leaf in problem.given]
     moments = Moments(highest=4 if statistic == "variance" else 2)
     evaluations = np.zeros(rows, dtype=np.int64)
     converged = np.ones(problem.output.shape, dtype=bool)
@@ -207,7 +207,7 @@ def repeat(
     for first in range(0, samples, together):
         draws = range(first, min(first + together, samples))
         noisy = _noisy(problem, scales, draws)
-        shares = explain(problem.at(noisy, np.tile(np.arange(rows), len(draws))))
+        shares = explain(problem.moved(noisy, np.tile(np.arange(rows), len(draws))))
         for j in range(len(draws)):
             part = tuple(leaf[j * rows : (j + 1) * rows] for leaf in shares.values)
             moments.add(tuple(leaf * leaf for leaf in part) if statistic == "square" else part)
@@ -226,8 +226,8 @@ def repeat(
 def _noisy(problem: Problem, scales: list[Array], draws: range) -> Leaves:
     ops: Operations = problem.ops
     generators = [problem.random("noise", draw) for draw in draws]
-    copies: list[list[Array]] = [[] for _ in problem.inputs]
+    copies: list[list[Array]] = [[] for _ in problem.given]
     for generator in generators:
-        for leaf, (x, scale) in enumerate(zip(problem.inputs, scales, strict=True)):
+        for leaf, (x, scale) in enumerate(zip(problem.given, scales, strict=True)):
             copies[leaf].append(x + ops.like(generator.standard_normal(x.shape[1:])[None], x) * scale)
     return tuple(ops.concatenate(each) for each in copies)

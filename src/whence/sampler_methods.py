@@ -30,6 +30,9 @@ class _Sampler(Method):
                 f"{type(self).__name__}: noise is {self.noise}; it is relative to the range, at least 0"
             )
 
+    def placed(self, problem: Problem) -> Problem:
+        return self.method.placed(problem)
+
 
 @register(
     "smoothgrad", "A = E_ε [M(x + ε)], ε ∼ N(0, (noise · range)²)",

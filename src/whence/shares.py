@@ -53,9 +53,20 @@ def joined(ops: Operations, parts: list[Shares]) -> Shares:
         evaluations=np.concatenate([part.evaluations for part in parts]),
         error=rows("error"),
         converged=rows("converged"),
+        output=rows("output"),
+        baseline_output=rows("baseline_output"),
+        residual=rows("residual"),
+        standard_error=_joined_leaves(ops, [part.standard_error for part in parts]),
         trace=_joined_trace([part.trace for part in parts if part.trace is not None]),
         interrupted=parts[-1].interrupted,
     )
+
+
+def _joined_leaves(ops: Operations, parts: list[Leaves | None]) -> Leaves | None:
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    return tuple(ops.concatenate(leaf) for leaf in zip(*known, strict=True))
 
 
 def _joined_trace(traces: list[Trace]) -> Trace | None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from whence.errors import BadInput, UnsupportedByBackend
+from whence.rule import Met, Rules
 
 Array = Any
 """A framework's own array; shapes stand in the docstrings."""
@@ -23,7 +24,8 @@ Leaves = tuple[Array, ...]
 class Tap:
     """A place inside the model: what a layer puts out (or takes in, with `input`) at its n-th call.
 
-    With `replacement` the layer's value is replaced by it; with `stop` the model runs no further.
+    With `replacement` the layer's value is replaced by it; with `stop` the model runs no further; with `leaf` what
+    follows can be differentiated with respect to the value that was seen, and with nothing before it.
     """
 
     layer: str
@@ -31,6 +33,34 @@ class Tap:
     input: bool = False
     replacement: Array | None = None
     stop: bool = False
+    leaf: bool = False
+
+
+@dataclass(frozen=True)
+class Activation:
+    """What one call of a module put out (or took in, with `input`) for one example of shape [1, ...].
+
+    `maker` is the place in the list of the first that put out this very array: a container hands on what its last part
+    made. `passive` ones made nothing to look at: they pool, drop, reshape, or mix the channels of each token.
+    `reacting` counts the tokens at which the answer's gradient is not 0; None where the answer does not use it.
+    """
+
+    name: str
+    call: int
+    input: bool
+    shape: tuple[int, ...]
+    channels_last: bool
+    passive: bool
+    maker: int
+    reacting: int | None = None
+
+
+@dataclass(frozen=True)
+class Swap:
+    """A parameter of the model and the array that stands in its place, wherever it is used, for one run."""
+
+    parameter: str
+    replacement: Array
 
 
 class Operations(Protocol):
@@ -103,11 +133,25 @@ class Session(Protocol):
         """Whether the model has drawn random numbers since the session began."""
         ...
 
-    def run(self, inputs: Any, kwargs: Mapping[str, Any], tap: Tap | None = None) -> tuple[Any, Array | None]:
-        """Return the model's output and what was seen at the tap."""
+    def run(
+        self, inputs: Any, kwargs: Mapping[str, Any], *taps: Tap | Swap | None
+    ) -> tuple[Any, Array | None]:
+        """Return the model's output and what was seen at the last tap."""
+        ...
+
+    def parameter(self, name: str) -> Array:
+        """Return a parameter by its name."""
         ...
 
     def layers(self) -> list[str]: ...
+    def names(self) -> Mapping[int, str]:
+        """Return the names of the modules that run, by identity."""
+        ...
+
+    def activations(self, function: Callable[[Leaves], Array], leaves: Leaves) -> list[Activation]:
+        """Return what every module takes in and puts out while `function` runs the model on one example, in order."""
+        ...
+
     def notes(self) -> list[str]: ...
 
 
@@ -145,6 +189,61 @@ class Split(Protocol):
         ...
 
 
+class Ruled(Protocol):
+    """A function whose derivative follows rules: a context, which frees what it holds when it is left."""
+
+    @property
+    def value(self) -> Array:
+        """F at the leaves, [n] or [n, K]."""
+        ...
+
+    @property
+    def notes(self) -> list[str]:
+        """What the rules could not vouch for."""
+        ...
+
+    @property
+    def connected(self) -> bool:
+        """Whether the output carries any gradient with respect to the leaves."""
+        ...
+
+    @property
+    def met(self) -> Sequence[Met]:
+        """Every operation between the output and the leaves."""
+        ...
+
+    def against(self, function: Callable[[Leaves], Array], leaves: Leaves) -> Array:
+        """Let rules that compare do so with another point from now on, and return f there.
+
+        Raises:
+            Unpaired: the function did other operations there, or of shapes that do not fit.
+        """
+        ...
+
+    @property
+    def kept(self) -> Mapping[str, float]:
+        """How much relevance did not reach the leaves, by what kept it, where `rules.account` asks for it."""
+        ...
+
+    def bound(self, function: Callable[[Leaves], Array], low: Leaves, high: Leaves) -> None:
+        """Tell rules for bounded inputs (box) what the least and the largest inputs are.
+
+        Raises:
+            Unpaired: the function does other operations there.
+        """
+        ...
+
+    def pull(self, weights: Array | None, keep: bool) -> tuple[Array | None, ...]:
+        """Return what the rules pass back from weights on the outputs (None: ones); `keep` for another way back.
+
+        That is a derivative, multipliers, or (for the set "relevance") the relevance of the leaves themselves.
+        """
+        ...
+
+    def __enter__(self) -> Ruled: ...
+    def __exit__(self, *problem: Any) -> None: ...
+
+
 class Backend(Protocol):
     """A framework: array functions, and a model turned into the transformed functions that methods need."""
 
@@ -171,6 +270,18 @@ class Backend(Protocol):
         """Return f(x) and the pullback: weights on the outputs (None: ones) to gradients (None: unused)."""
         ...
 
+    def vjp_within(
+        self, function: Callable[[], tuple[Array, Array]]
+    ) -> tuple[Array, Array, Callable[[Array | None], tuple[Array | None, ...]]]:
+        """Return f and an array inside of it, which `function` hands out beside it, and the pullback to that array."""
+        ...
+
+    def jvp(
+        self, function: Callable[[Leaves], Array], leaves: Leaves, direction: Leaves
+    ) -> tuple[Array, Array]:
+        """Return f(x), an array of any shape, and its derivative along the direction, exactly."""
+        ...
+
     def hessian_vector(
         self, function: Callable[[Leaves], Array], leaves: Leaves, direction: Leaves
     ) -> tuple[Array, Leaves, Leaves]:
@@ -190,6 +301,21 @@ class Backend(Protocol):
         self, function: Callable[[Leaves, np.ndarray], Array], start: Leaves, end: Leaves
     ) -> Split | None:
         """Return f taken apart after its first affine operations; None where it cannot be, or does not pay."""
+        ...
+
+    def ruled(
+        self,
+        session: Session,
+        function: Callable[[Leaves], Array],
+        leaves: Leaves,
+        rules: Rules,
+        where: bool = False,
+    ) -> Ruled:
+        """Return f at the leaves with other derivatives, operation by operation; `where` notes the lines of code.
+
+        Raises:
+            Refused: an operation is known to no rule.
+        """
         ...
 
     def is_out_of_memory(self, problem: BaseException) -> bool: ...

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from whence.backends import Array, Leaves, Tap
+from whence.backends import Activation, Array, Leaves, Swap, Tap
 from whence.backends.generators import Streams, numpy_and_python
 from whence.errors import BadInput, UnsupportedByBackend
+from whence.rule import Rules
 
 WORKING = "sensitivity (finite differences), and smoothgrad, smoothgrad_squared and vargrad of sensitivity"
 
@@ -121,8 +122,10 @@ class CallableSession:
         """Whether the function has drawn from the global generators since the session began."""
         return self._streams.drawn
 
-    def run(self, inputs: Any, kwargs: Mapping[str, Any], tap: Tap | None = None) -> tuple[Any, Array | None]:
-        if tap is not None:
+    def run(
+        self, inputs: Any, kwargs: Mapping[str, Any], *taps: Tap | Swap | None
+    ) -> tuple[Any, Array | None]:
+        if any(taps):
             raise UnsupportedByBackend(f"a black box has no layers; at=None works, with {WORKING}")
         output = self._streams.run(lambda: self._call(inputs, kwargs))
         return (np.asarray(output) if isinstance(output, (list, float, int)) else output), None
@@ -134,8 +137,17 @@ class CallableSession:
             self.function(*inputs, **kwargs) if isinstance(inputs, tuple) else self.function(inputs, **kwargs)
         )
 
+    def parameter(self, name: str) -> Array:
+        raise UnsupportedByBackend(f"a black box has no parameters; at=None works, with {WORKING}")
+
+    def names(self) -> Mapping[int, str]:
+        return {}
+
     def layers(self) -> list[str]:
         return []
+
+    def activations(self, function: Callable[[Leaves], Array], leaves: Leaves) -> list[Activation]:
+        raise UnsupportedByBackend(f"a black box has no layers; at=None works, with {WORKING}")
 
     def notes(self) -> list[str]:
         return []
@@ -168,11 +180,27 @@ class CallableBackend:
     def vjp(self, function: Callable[[Leaves], Array], leaves: Leaves) -> Any:
         raise UnsupportedByBackend(f"a black box has no gradient; what works on it: {WORKING}")
 
+    def vjp_within(self, function: Callable[[], tuple[Array, Array]]) -> Any:
+        raise UnsupportedByBackend(f"a black box has no gradient; what works on it: {WORKING}")
+
+    def jvp(self, function: Callable[[Leaves], Array], leaves: Leaves, direction: Leaves) -> Any:
+        return self.vjp(function, leaves)
+
     def hessian_vector(self, function: Callable[[Leaves], Array], leaves: Leaves, direction: Leaves) -> Any:
         return self.vjp(function, leaves)
 
     def pieces(self, function: Callable[[Leaves], Array], leaves: Leaves, directions: Leaves) -> Any:
         return self.vjp(function, leaves)
+
+    def ruled(
+        self,
+        session: Any,
+        function: Callable[[Leaves], Array],
+        leaves: Leaves,
+        rules: Rules,
+        where: bool = False,
+    ) -> Any:
+        raise UnsupportedByBackend(f"a black box has no gradient, and no operations to rule; what works on it: {WORKING}")
 
     def split(self, function: Callable[[Leaves, np.ndarray], Array], start: Leaves, end: Leaves) -> None:
         return None

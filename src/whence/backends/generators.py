@@ -69,7 +69,7 @@ class Streams:
         """Return what the model's run gives, when it draws from these streams."""
         if self._alone:
             return work()
-        if self._drawn or not self._own:
+        if self._drawn or not self._own or once.get():
             return self._swapped(work)
         before = _states(self._watched)
         result = work()
@@ -130,6 +130,8 @@ NUMPY = Source(_numpy_state, lambda seed: np.random.seed(seed % 2**32), _put_num
 PYTHON = Source(random.getstate, random.seed, random.setstate)
 
 streams_in_use: ContextVar[Streams | None] = ContextVar("streams_in_use", default=None)
+once: ContextVar[bool] = ContextVar("once", default=False)
+"""Whether a run must not be repeated, because what it does is being recorded."""
 
 
 @contextmanager

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from whence.backends import Array, Leaves, Split
+from whence.backends import Array, Leaves, Ruled, Session, Split
 from whence.backends.torch_model import TorchSession, device_of, guarded_random_state, original
-from whence.errors import BadInput, NoGradient
+from whence.errors import CUT, BadInput, NoGradient
+from whence.rule import Rules
 
 # Up to so many sums in a chunk, a matrix product adds rows up faster than one row at a time.
 FEW = 8
@@ -174,19 +175,20 @@ class TorchBackend:
     ) -> tuple[Array, Callable[[Array | None], tuple[Array | None, ...]]]:
         leaves = tuple(leaf.detach().requires_grad_() for leaf in leaves)
         y = function(leaves)
-        _require_graph(y)
+        return y.detach(), _pullback(y, leaves)
 
-        def pull(weights: Array | None) -> tuple[Array | None, ...]:
-            # A graph that is needed only once is freed on the way back: that is most of the memory.
-            return torch.autograd.grad(
-                y,
-                leaves,
-                torch.ones_like(y) if weights is None else weights,
-                retain_graph=y.ndim > 1,
-                allow_unused=True,
-            )
+    def vjp_within(
+        self, function: Callable[[], tuple[Array, Array]]
+    ) -> tuple[Array, Array, Callable[[Array | None], tuple[Array | None, ...]]]:
+        y, inner = function()
+        return y.detach(), inner.detach(), _pullback(y, (inner,))
 
-        return y.detach(), pull
+    def jvp(
+        self, function: Callable[[Leaves], Array], leaves: Leaves, direction: Leaves
+    ) -> tuple[Array, Array]:
+        from whence.backends.torch_jvp import jvp
+
+        return jvp(function, leaves, direction)
 
     def hessian_vector(
         self, function: Callable[[Leaves], Array], leaves: Leaves, direction: Leaves
@@ -217,6 +219,18 @@ class TorchBackend:
 
         return split(function, start, end, only_if_pays=True)
 
+    def ruled(
+        self,
+        session: Session,
+        function: Callable[[Leaves], Array],
+        leaves: Leaves,
+        rules: Rules,
+        where: bool = False,
+    ) -> Ruled:
+        from whence.backends.torch_rules import TorchRuled
+
+        return TorchRuled(function, leaves, rules, session.names(), where)
+
     def is_out_of_memory(self, problem: BaseException) -> bool:
         if isinstance(problem, (torch.OutOfMemoryError, MemoryError)):
             return True
@@ -238,6 +252,22 @@ def _add(sums: torch.Tensor, place: torch.Tensor, rows: torch.Tensor) -> None:
     sums.index_add_(0, place, rows)
 
 
+def _pullback(y: Array, leaves: Leaves) -> Callable[[Array | None], tuple[Array | None, ...]]:
+    _require_graph(y)
+
+    def pull(weights: Array | None) -> tuple[Array | None, ...]:
+        # A graph that is needed only once is freed on the way back: that is most of the memory.
+        return torch.autograd.grad(
+            y,
+            leaves,
+            torch.ones_like(y) if weights is None else weights,
+            retain_graph=y.ndim > 1,
+            allow_unused=True,
+        )
+
+    return pull
+
+
 def _filled(gradients: tuple[Array | None, ...], leaves: Leaves) -> Leaves:
     """Return gradients with zeros for the leaves that the output does not use."""
     return tuple(
@@ -247,8 +277,4 @@ def _filled(gradients: tuple[Array | None, ...], leaves: Leaves) -> Leaves:
 
 def _require_graph(y: Array) -> None:
     if not y.requires_grad:
-        raise NoGradient(
-            "the model's output carries no gradient with respect to the input: something in it cuts the graph "
-            "(detach, argmax, rounding, .item(), NumPy or torch.no_grad); wrapped as a NumPy callable it can be "
-            "explained as a black box (sensitivity)"
-        )
+        raise NoGradient(CUT)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
-from whence.backends import Array, Tap
+from whence.backends import Activation, Array, Leaves, Swap, Tap
 from whence.backends.generators import NUMPY, PYTHON, Source, Streams, streams_in_use
 from whence.backends.torch_copy import put_back, structural_copy
+from whence.backends.torch_layers import activations
+from whence.backends.torch_parameter import parameter_of, swapped
 from whence.backends.torch_reach import Reach, is_compiled, original_of, reached
 from whence.errors import BadInput, Refused
 
@@ -86,28 +88,52 @@ class TorchSession:
     def notes(self) -> list[str]:
         return self._notes
 
+    def names(self) -> Mapping[int, str]:
+        if not isinstance(self.function, nn.Module):
+            return {}
+        return {id(module): name for name, module in self.function.named_modules()}
+
     def layers(self) -> list[str]:
         if not isinstance(self.function, nn.Module):
             return []
         return [name for name, _ in self.function.named_modules(remove_duplicate=False) if name]
 
-    def run(self, inputs: Any, kwargs: Mapping[str, Any], tap: Tap | None = None) -> tuple[Any, Array | None]:
+    def run(
+        self, inputs: Any, kwargs: Mapping[str, Any], *taps: Tap | Swap | None
+    ) -> tuple[Any, Array | None]:
+        places = [each for each in taps if each is not None]
         if self._streams is None:
-            return self._run(inputs, kwargs, tap)
-        return self._streams.run(lambda: self._run(inputs, kwargs, tap))
+            return self._run(inputs, kwargs, places)
+        return self._streams.run(lambda: self._run(inputs, kwargs, places))
 
-    def _run(self, inputs: Any, kwargs: Mapping[str, Any], tap: Tap | None) -> tuple[Any, Array | None]:
-        if tap is None:
-            return self._call(inputs, kwargs), None
-        with _tapped(self._module(tap.layer), tap) as seen:
+    def _run(
+        self, inputs: Any, kwargs: Mapping[str, Any], places: list[Tap | Swap]
+    ) -> tuple[Any, Array | None]:
+        with ExitStack() as stack:
+            seen = [stack.enter_context(self._watched(each)) for each in places]
             try:
                 output = self._call(inputs, kwargs)
             except _Stop:
                 output = None
-        if not seen:
-            calls = "never runs" if tap.call == 0 else f"does not run {tap.call + 1} times"
-            raise BadInput(f"layer {tap.layer!r} {calls} for this input; choose another layer or call")
-        return output, seen[0]
+        for place, found in zip(places, seen, strict=True):
+            if isinstance(place, Tap) and not found:
+                raise BadInput(_missed(place, places[-1] if seen[-1] else None))
+        return output, seen[-1][0] if seen else None
+
+    def _watched(self, place: Tap | Swap) -> AbstractContextManager[list[Array]]:
+        if isinstance(place, Tap):
+            return _tapped(self._module(place.layer), place)
+        return swapped(self.function, place)
+
+    def parameter(self, name: str) -> Array:
+        return parameter_of(self.function, name)
+
+    def activations(self, function: Callable[[Leaves], Array], leaves: Leaves) -> list[Activation]:
+        if not isinstance(self.function, nn.Module):
+            raise Refused(
+                "the model is a plain function, in which no layer can be chosen; pass a module (or a method for inputs)"
+            )
+        return activations(self.function, function, leaves)
 
     def _call(self, inputs: Any, kwargs: Mapping[str, Any]) -> Any:
         if isinstance(inputs, Mapping):
@@ -134,6 +160,17 @@ class TorchSession:
         return modules[name]
 
 
+def _missed(tap: Tap, last: Tap | Swap | None) -> str:
+    """Return why a tap saw nothing: the run ended earlier at another one, or the layer has no such call."""
+    if isinstance(last, Tap):
+        return (
+            f"layer {tap.layer!r} runs only after layer {last.layer!r}, whose unit is explained: nothing of that comes "
+            "from it; choose an earlier layer"
+        )
+    calls = "never runs" if tap.call == 0 else f"does not run {tap.call + 1} times"
+    return f"layer {tap.layer!r} {calls} for this input; choose another layer or call"
+
+
 class _Stop(BaseException):
     """Ends a forward pass early; not an Exception, so that a model's own handlers let it through."""
 
@@ -154,13 +191,18 @@ def _tapped(module: nn.Module, tap: Tap) -> Generator[list[Array]]:
             raise BadInput(
                 f"layer {tap.layer!r} gives a {type(first).__name__}, not a tensor; choose another layer"
             )
+        if tap.leaf and not first.dtype.is_floating_point:
+            raise BadInput(
+                f"layer {tap.layer!r} gives {first.dtype}, which has no gradient; choose another layer"
+            )
+        first = first.detach().requires_grad_() if tap.leaf else first
         seen.append(first)
         if tap.stop:
             raise _Stop
-        if tap.replacement is None:
+        if tap.replacement is None and not tap.leaf:
             return None
         # A copy: the layer after it may work in place, which a leaf of the graph forbids.
-        replacement = tap.replacement.clone()
+        replacement = (first if tap.replacement is None else tap.replacement).clone()
         return (replacement, *value[1:]) if isinstance(value, tuple) else replacement
 
     def before(_: nn.Module, arguments: tuple[Any, ...]) -> Any:

@@ -1,0 +1,187 @@
+"""The linear layers of a recorded run: what they multiply with, and the affine tail that is folded into them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from whence.backends.torch_rules.families import BATCH_NORMS, FACTORS
+from whence.backends.torch_rules.graph import Met
+from whence.backends.torch_rules.recording import Operation, aten
+from whence.composite import Composite, LayerRule
+from whence.errors import BadInput
+from whence.naming import unknown
+
+_RESHAPED = frozenset((aten.view, aten._unsafe_view, aten.reshape, aten._reshape_alias))
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One call of a linear operation z = Wx + b, and z̃ = scale · z + shift after it (a batch norm, a bias apart)."""
+
+    operation: Operation
+    edge: int
+    rule: LayerRule
+    scale: torch.Tensor | None
+    shift: torch.Tensor | None
+    offset_is_constant: bool = True
+
+    @property
+    def x(self) -> torch.Tensor:
+        """What varies."""
+        return self.operation.arguments[self.edge]
+
+    @property
+    def z(self) -> torch.Tensor:
+        """What the layer gives, with its tail."""
+        z = self.operation.outputs[0]
+        z = z if self.scale is None else z * self.scale
+        return z if self.shift is None else z + self.shift
+
+    @cached_property
+    def weight(self) -> torch.Tensor:
+        """What it multiplies with, the tail's scale included."""
+        weight: torch.Tensor = self.operation.arguments[self._other]
+        if self.scale is None:
+            return weight
+        if not self._convolves:
+            return weight * self.scale
+        if self.operation.arguments[6]:
+            # A transposed convolution: inputs, then outputs by group.
+            groups = self.operation.arguments[8]
+            scale = self.scale.reshape(groups, 1, -1, *(1,) * (weight.ndim - 2))
+            return (weight.reshape(groups, -1, *weight.shape[1:]) * scale).reshape(weight.shape)
+        return weight * self.scale.reshape(-1, *(1,) * (weight.ndim - 1))
+
+    @cached_property
+    def bias(self) -> torch.Tensor | None:
+        """What it adds, the tail's shift included; shaped to be added to z."""
+        arguments = self.operation.arguments
+        if self._convolves:
+            own = None if arguments[2] is None else arguments[2].reshape(-1, *(1,) * (arguments[1].ndim - 2))
+        else:
+            own = arguments[0] if FACTORS[self.operation.kind][0] == 1 and self.offset_is_constant else None
+        own = own if own is None or self.scale is None else own * self.scale
+        if own is None or self.shift is None:
+            return self.shift if own is None else own
+        return own + self.shift
+
+    def multiply(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """Return another input times another weight, without a bias."""
+        arguments = self.operation.arguments
+        if self._convolves:
+            return self.operation.function(x, weight, None, *arguments[3:])
+        return x @ weight if self.edge < self._other else weight @ x
+
+    @property
+    def _convolves(self) -> bool:
+        return self.operation.kind not in FACTORS
+
+    @property
+    def _other(self) -> int:
+        return 1 if self._convolves else next(i for i in FACTORS[self.operation.kind] if i != self.edge)
+
+
+def layers(every: Sequence[Met], composite: Composite) -> dict[Any, Layer]:
+    """Return the linear layers by their node, each with its rule; those nearest to the input last.
+
+    Raises:
+        BadInput: a rule is for a position that no layer has.
+    """
+    uses: dict[Any, list[Met]] = defaultdict(list)
+    for each in every:
+        for before, _ in each.node.next_functions:
+            uses[before].append(each)
+    linear = [each for each in every if each.family in ("dense", "convolution")]
+    ordered = sorted(linear, key=lambda each: each.node._sequence_nr())
+    for number in composite.positions if ordered else ():
+        if not -len(ordered) <= number < len(ordered):
+            raise BadInput(
+                f"composite: there is no layer at position {number}; {len(ordered)} take a rule here"
+            )
+    first = _first(every, linear)
+    found: dict[Any, Layer] = {}
+    for position, each in enumerate(ordered):
+        assert each.operation is not None
+        rule = _chosen(composite, each, position, len(ordered), each.node in first)
+        found[each.node] = Layer(
+            each.operation, _edge(each), rule, *_tail(each, uses), not each.varying[0] or _edge(each) == 0
+        )
+    return found
+
+
+def check_names(composite: Composite, names: Iterable[str]) -> None:
+    """Check that every name of the composite is one of the model's modules, or fits one.
+
+    Raises:
+        BadInput: one does not; near names are offered.
+    """
+    known = [name for name in names if name]
+    for pattern in composite.layers:
+        if pattern not in known and not any(fnmatchcase(name, pattern) for name in known):
+            raise BadInput(f"composite: {unknown('layer', pattern, known)}")
+
+
+def _edge(met: Met) -> int:
+    operation = met.operation
+    assert operation is not None
+    if operation.kind not in FACTORS:
+        return 0
+    return next(place for place in FACTORS[operation.kind] if met.varying[place])
+
+
+def _chosen(composite: Composite, met: Met, position: int, count: int, first: bool) -> LayerRule:
+    assert met.operation is not None
+    place = met.operation.place
+    for pattern, rule in composite.layers.items():
+        if place is not None and (place.module == pattern or fnmatchcase(place.module, pattern)):
+            return rule
+    for number in (position, position - count):
+        if number in composite.positions:
+            return composite.positions[number]
+    if first and composite.first is not None:
+        return composite.first
+    return composite.dense if met.family == "dense" else composite.convolution
+
+
+def _first(every: Sequence[Met], linear: Sequence[Met]) -> set[Any]:
+    """Return the nodes of the layers that have no other between them and the input."""
+    layered = {each.node for each in linear}
+    above: dict[Any, bool] = {}
+    for each in reversed(every):
+        before = [node for node, _ in each.node.next_functions]
+        above[each.node] = any(node in layered or above.get(node, False) for node in before)
+    return {each.node for each in linear if not above[each.node]}
+
+
+def _tail(met: Met, uses: dict[Any, list[Met]]) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Return scale and shift of what a layer alone is followed by: a bias that is added apart, a batch norm."""
+    here, shift = met, None
+    width = met.operation.outputs[0].shape[-1] if met.operation is not None else 0
+    while len(uses[here.node]) == 1:
+        here = uses[here.node][0]
+        operation = here.operation
+        if operation is None or not operation.outputs:
+            break
+        if operation.kind in BATCH_NORMS and shift is None and here.family == "scale":
+            _, weight, bias, mean, variance, *rest = operation.arguments
+            scale = (variance + rest[-1]).rsqrt()
+            scale = scale if weight is None else scale * weight
+            shift = -mean * scale if bias is None else bias - mean * scale
+            spatial = (1,) * (operation.outputs[0].ndim - 2)
+            return scale.reshape(-1, *spatial), shift.reshape(-1, *spatial)
+        if operation.kind in _RESHAPED and met.family == "dense" and operation.outputs[0].shape[-1] == width:
+            continue
+        if operation.kind is aten.add and met.family == "dense" and sum(here.varying) == 1 and shift is None:
+            constant = operation.arguments[0 if here.varying[1] else 1]
+            if isinstance(constant, torch.Tensor) and constant.shape == (width,):
+                shift = constant
+                continue
+        break
+    return None, shift

@@ -1,0 +1,107 @@
+"""`whence check`: every operation of a model, and which rule of each method takes it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from jaxtyping import UInt8
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+
+from whence import cli_picture, cli_work, registry
+from whence.certificate import Coverage, coverage
+from whence.errors import BadInput, WorkFailed
+from whence.loading import Source
+
+if TYPE_CHECKING:
+    from whence.cli_options import ModelFlags
+
+DERIVATIVE: Final = "derivative"
+WITH_RULES: Final = ("guided_backprop", "deconvnet", "deeplift", "lrp")
+
+
+def run(
+    model: str, picture: Path | None, names: Sequence[str] | None, flags: ModelFlags, console: Console
+) -> dict[str, Any]:
+    """Check, print for a person, return the same for a program.
+
+    Raises:
+        WorkFailed: some operation is known to no rule; it has been printed by then.
+    """
+    if flags.model not in (None, model):
+        raise BadInput(f"check: the model is named twice, {model} and --model {flags.model}; name it once")
+    source = cli_work.request(replace(flags, model=model)).load(flags.weights[0] if flags.weights else None)
+    given = _given(source, picture)
+    found = {name: _covered(source, given, name) for name in (WITH_RULES if names is None else names)}
+    _print(console, source, found)
+    unknown = sorted({row.operation for each in found.values() for row in each.unknown})
+    if unknown:
+        raise WorkFailed(
+            f"no rule knows {', '.join(unknown)}: methods with rules refuse it (gradient methods do not)"
+        )
+    return {
+        "model": source.name,
+        "complete": True,
+        "methods": {
+            name: {"notes": list(each.notes), "operations": [vars(row) for row in each.rows]} for name, each in found.items()
+        },
+    }  # fmt: skip
+
+
+def _covered(source: Source, given: UInt8[np.ndarray, "1 h w c"], name: str) -> Coverage:
+    fields: dict[str, Any] = {"baseline": 0.0} if "background" in registry.methods()[name].needs else {}
+    with source.blamed():
+        return coverage(source.model, given, name, preprocess=source.preprocess, **fields)
+
+
+def _given(source: Source, picture: Path | None) -> UInt8[np.ndarray, "1 h w c"]:
+    """Return the picture that the model runs on: a given one, else noise in the size that it takes."""
+    if picture is not None:
+        return cli_picture.read_picture(picture, picture.stem, source.channels).given
+    size = source.preprocess.crop or source.preprocess.size
+    if size is None:
+        raise BadInput("check: the size of the model's pictures is not known; say --size, or give a picture")
+    height, width = (size, size) if isinstance(size, int) else size
+    shape = (1, height, width, source.channels or 3)
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def _print(console: Console, source: Source, found: dict[str, Coverage]) -> None:
+    rows = {name: each.rows for name, each in found.items()}
+    first = next(iter(rows.values()))
+    total = sum(row.count for row in first)
+    console.print(f"{source.name}: {total} operations of {len(first)} kinds between the answer and the input")
+    ruled = [n for n in range(len(first)) if any(each[n].rule != DERIVATIVE for each in rows.values())]
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("operation", no_wrap=True)
+    table.add_column("calls", justify="right")
+    for name in found:
+        table.add_column(name, overflow="fold")
+    for n in ruled:
+        style = None if first[n].known else "bold red"
+        rules = ("·" if each[n].rule == DERIVATIVE else each[n].rule for each in rows.values())
+        table.add_row(first[n].operation, str(first[n].count), *rules, style=style)
+    console.print(Padding(table, (1, 0, 1, 2), expand=False))
+    linear = [f"{row.operation} × {row.count}" for n, row in enumerate(first) if n not in ruled]
+    if linear:
+        console.print(f"  · and these by their derivative: {', '.join(linear)}")
+    for row in first:
+        if not row.known:
+            place = f", called at {_near(row.place)}" if row.place else ""
+            console.print(f"  no rule knows {row.operation}{place}", style="bold red")
+    for each in found.values():
+        refused = not each.complete or any("is refused" in note for note in each.notes)
+        console.print(f"  {each.method}: {'refused' if refused else 'every operation has its rule'}")
+        for note in each.notes:
+            console.print(f"    {note}", style="dim")
+
+
+def _near(place: str) -> str:
+    """Return a place with its file named from the current folder where it lies in there."""
+    return place.removeprefix(f"{Path.cwd()}{os.sep}")
