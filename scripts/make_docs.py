@@ -318,12 +318,13 @@ WINGS = {
     ),
     "The engine": (
         "problem", "run", "rule", "integrate", "integrand", "visit", "segments", "convergence", "fusion", "quadrature",
-        "random_nodes", "way", "taylor", "exact", "path", "held", "guided", "baseline", "background", "boundary", "target",
-        "site", "spatial", "units", "sampler", "moments", "difference", "shares", "structure", "chunk", "progress",
+        "random_nodes", "way", "taylor", "exact", "path", "held", "guided", "baseline", "background", "boundary",
+        "target", "site", "spatial", "units", "sampler", "moments", "difference", "shares", "structure", "chunk",
+        "progress",
     ),
     "Pictures and files": (
-        "preprocess", "pixels", "pictures", "view", "figure", "panel", "comparison", "strip", "caption", "report", "data",
-        "download", "zoo", "files",
+        "preprocess", "pixels", "pictures", "view", "figure", "panel", "comparison", "strip", "caption", "report",
+        "data", "download", "zoo", "files",
     ),
     "The command line": ("cli", "demo", "loading", "__main__"),
     "The frameworks": ("backends/",),
@@ -393,7 +394,7 @@ def draw_comparison(folder: Path) -> None:
         background=digits.train_images[:200],
     )  # fmt: skip
     target = folder / "methods-on-a-digit.png"
-    target.write_bytes(whence.view.png(compared.plot()))
+    compared.plot().savefig(target, dpi=80)
     shrunk(target, target)
 
 

@@ -208,6 +208,11 @@ def of_inputs(name: str) -> bool:
     return name not in whence.methods() or "layer" not in whence.methods()[name].needs
 
 
+def like_inputs(name: str) -> bool:
+    """Tell whether a method's values are shaped like the inputs: those of a class activation map are not."""
+    return of_inputs(name) or name == "guided_gradcam"
+
+
 def works_without_relu(name: str) -> bool:
     """Tell whether a method takes models in which there is no rectifier."""
     return name not in whence.methods() or "relu" not in whence.methods()[name].needs

@@ -441,13 +441,13 @@ def made(name: str, dtype: torch.dtype = torch.float32):
 def test_the_last_layer_with_an_extent_in_space_is_chosen_and_named(name, architecture):
     model, x, layer, size = made(architecture)
     result = whence.explain(model, x, name, target=1)
-    assert result.notes == [
+    assert result.notes[:1] == [
         f"no layer was named: this is the map of layer {layer!r}, the last with an extent in space"
     ]
     assert result.values.shape == (3, 1, *size)
     assert result.settings["at"] == repr(whence.layer(layer))
     named = whence.explain(model, x, name, target=1, at=whence.layer(layer))
-    assert relative(named.values, result.values, 1e-6) <= 1e-4 and named.notes == []
+    assert relative(named.values, result.values, 1e-6) <= 1e-4 and unexpected(named.notes) == []
     shape = x.shape[2:] if architecture != "LSTM" else x.shape[1:2]
     assert result.heatmap().shape == (3, *shape)
     assert np.isfinite(result.heatmap()).all()

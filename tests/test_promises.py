@@ -24,6 +24,7 @@ from models import (
     cases,
     cnn,
     is_drawn,
+    like_inputs,
     mlp,
     names,
     numpy_of,
@@ -444,7 +445,7 @@ def test_the_seed_changes_what_is_drawn_and_nothing_else(name):
 def test_values_are_like_the_inputs(name, dtype):
     model, x = cnn(dtype=dtype), pictures(dtype=dtype).requires_grad_()
     result = whence.explain(model, x, converted(name, dtype))
-    shape = x.shape if of_inputs(name) else (3, 1, 4, 4)
+    shape = x.shape if like_inputs(name) else (3, 1, 4, 4)
     assert (result.values.dtype, result.values.shape, result.values.device) == (x.dtype, shape, x.device)
     for part, values in arrays_of(result).items():
         assert isinstance(values, torch.Tensor), part
@@ -463,7 +464,7 @@ def test_numpy_in_numpy_out(name, dtype):
     result = whence.explain(model, x, name, **settings_for(name, x))
     # A layer's values have the model's own type.
     assert isinstance(result.values, np.ndarray)
-    assert result.values.dtype == (dtype if of_inputs(name) else np.float32)
+    assert result.values.dtype == (dtype if like_inputs(name) else np.float32)
     for part, values in arrays_of(result).items():
         assert isinstance(values, np.ndarray), part
     native = whence.explain(model, torch.from_numpy(x).float(), name, **settings_for(name, ROWS))

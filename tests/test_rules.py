@@ -2,10 +2,12 @@
 """Rules at the operation: guided backprop and DeconvNet against their twins, and the engine under bad treatment."""
 
 import gc
+import subprocess
 import sys
 import threading
 import weakref
 from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -204,19 +206,26 @@ def test_scripts_and_checkpoints_are_seen_through(method, name):
         assert relative(found.values, whence.explain(original, x, method, target=0).values) <= 1e-12
 
 
-@every_method
-def test_row_27_a_compiled_model_is_explained_through_its_original(method):
+def explain_compiled():
     model, x = asked("vgg")
-    expected = whence.explain(model, x, method, target=0).values
     wrapped = torch.compile(model, backend="eager")
     wrapped(x)
     inside, _ = asked("vgg")
     inside.compile(backend="eager")
     inside(x)
-    for compiled in (wrapped, inside):
-        result = whence.explain(compiled, x, method, target=0)
-        assert relative(result.values, expected) <= 1e-12
-        assert any("compiled" in note for note in result.notes)
+    for method in METHODS:
+        expected = whence.explain(model, x, method, target=0).values
+        for compiled in (wrapped, inside):
+            result = whence.explain(compiled, x, method, target=0)
+            assert relative(result.values, expected) <= 1e-12
+            assert any("compiled" in note for note in result.notes)
+
+
+def test_row_27_a_compiled_model_is_explained_through_its_original():
+    """In a process of its own: what the compiler leaves behind disturbs tests that count what is alive."""
+    command = [sys.executable, "-c", "import test_rules; test_rules.explain_compiled()"]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 # ---- the model and PyTorch are left as they were ---------------------------------------------------------------
@@ -366,7 +375,7 @@ def test_the_graph_is_freed_without_the_garbage_collector(method):
 def test_what_is_alive_does_not_grow(method):
     def alive():
         gc.collect()
-        return sum(isinstance(each, torch.Tensor) for each in gc.get_objects())
+        return sum(issubclass(type(each), torch.Tensor) for each in gc.get_objects())
 
     model, x = asked("mobilenet_v2")
     whence.explain(model, x, method, target=0)

@@ -171,7 +171,7 @@ class Chunks:
                 search.learn(tried, (clock() - began) / (stop - start))
             start = stop
 
-    def _search(self, kind: Any, begin: int) -> Search:
+    def _search(self, kind: Any, begin: int = START) -> Search:
         """Return the search of the layout to use next: the one not judged yet, or else the faster."""
         plain = self.searches.setdefault((kind, False), Search(start=begin))
         if not self._is_free:

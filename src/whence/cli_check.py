@@ -49,9 +49,10 @@ def run(
         "model": source.name,
         "complete": True,
         "methods": {
-            name: {"notes": list(each.notes), "operations": [vars(row) for row in each.rows]} for name, each in found.items()
+            name: {"notes": list(each.notes), "operations": [vars(row) for row in each.rows]}
+            for name, each in found.items()
         },
-    }  # fmt: skip
+    }
 
 
 def _covered(source: Source, given: UInt8[np.ndarray, "1 h w c"], name: str) -> Coverage:

@@ -37,7 +37,7 @@ class Composite:
         dense: of matrix products with a constant matrix.
         convolution: of convolutions.
         first: of the layers that the input reaches before any other, if not their operation's.
-        layers: by the module's name, wildcards allowed: {"features.*": gamma(0.25)}.
+        layers: by the name of the module or of one that holds it, wildcards allowed: {"features": gamma(0.25)}.
         positions: by the number of the layer in the order of the run: {0: flat(), -1: epsilon()}.
     """
 

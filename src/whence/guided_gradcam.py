@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from whence.backends import Array
 from whence.cam_forwards import axes_of, stretched
 from whence.cam_methods import GradCAM
-from whence.errors import BadInput, Refused
+from whence.errors import Refused
 from whence.problem import Problem
 from whence.registry import Method, register
 from whence.rule import Rules
 from whence.rule_methods import by_rules, plain
 from whence.shares import Shares
+from whence.site import Parameter
 from whence.spatial import Reshape, grid
 
 
@@ -22,12 +23,12 @@ from whence.spatial import Reshape, grid
     "guided_gradcam",
     "A = guided ∂f/∂x ⊙ Grad-CAM, stretched to the input",
     "Selvaraju, Cogswell, Das, Vedantam, Parikh, Batra 2017, arXiv:1610.02391",
-    needs=("gradient", "relu", "pictures"),
+    needs=("gradient", "relu", "pictures", "layer"),
     title="Guided Grad-CAM",
 )
 @dataclass(frozen=True)
 class GuidedGradCAM(Method):
-    """Guided backprop at the input, times the Grad-CAM of a layer stretched over it.
+    """Guided backprop at the input (or at a layer), times the Grad-CAM of a layer stretched over it.
 
     Attributes:
         layer, reshape: as for GradCAM.
@@ -40,10 +41,12 @@ class GuidedGradCAM(Method):
         return Rules("guided")
 
     def attribute(self, problem: Problem) -> Shares:
-        if problem.site is not None:
-            raise BadInput("guided_gradcam hands out shares to the input; leave at= out and give layer=")
+        if isinstance(problem.site, Parameter):
+            raise Refused(
+                f"guided_gradcam draws a map, and {problem.site.words} has no place in one; leave at= out"
+            )
         coarse = GradCAM(self.layer, self.reshape)
-        above = coarse.placed(problem)
+        above = coarse.placed(replace(problem, site=None))
         maps = problem.ops.numpy(coarse.attribute(above).values[0]).astype(np.float64)
         lay = grid(above, above.point[0].shape, coarse.reshape)
         fine = by_rules(problem, self.rules(), plain)

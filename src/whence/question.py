@@ -89,9 +89,11 @@ def asked(
         elif raw.run.chunks.steady and _is_fitted_by_shape(call):
             # The first example shows the answer's shape; what the others say is seen when they are explained.
             one = _answer(raw.part(np.arange(1)))
-            alike = raw.ops.take(one, np.zeros(raw.run.batch, dtype=int))
-            yield _fitted(raw, alike, call, site, numpy, known=False)
-            return
+            if not raw.run.session.draws_randomness:
+                alike = raw.ops.take(one, np.zeros(raw.run.batch, dtype=int))
+                yield _fitted(raw, alike, call, site, numpy, known=False)
+                return
+            outputs = _answer(raw)
         else:
             outputs = _answer(raw)
         _note_unsteadiness(raw, outputs)
@@ -202,11 +204,12 @@ def _fitted(
 ) -> Question:  # fmt: skip
     """Fit the target to the output, and put the question at its site; what is `known` need not be run again."""
     run, ops = raw.run, raw.ops
-    recorded, description = call.target, repr(call.target)
     if run.neuron is None:
         resolved = targets.resolve(call.target, outputs, ops)
         run = replace(run, target=resolved)
         recorded, description = resolved.recorded, resolved.description
+    else:
+        recorded, description = call.target, repr(call.target)
     problem = Problem(run, raw.inputs, raw.rows, site)
     if known and not isinstance(call.at, Layer):
         value = outputs if run.target is None else run.target.select(outputs, raw.rows)

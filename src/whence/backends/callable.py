@@ -200,7 +200,9 @@ class CallableBackend:
         rules: Rules,
         where: bool = False,
     ) -> Any:
-        raise UnsupportedByBackend(f"a black box has no gradient, and no operations to rule; what works on it: {WORKING}")
+        raise UnsupportedByBackend(
+            f"a black box has no gradient, and no operations to rule; what works on it: {WORKING}"
+        )
 
     def split(self, function: Callable[[Leaves, np.ndarray], Array], start: Leaves, end: Leaves) -> None:
         return None

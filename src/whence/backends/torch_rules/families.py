@@ -93,22 +93,9 @@ def family(kind: Any, arguments: tuple[Any, ...], varying: tuple[bool, ...]) -> 
 
     `arguments` are the numbers and flags of the call; tensors in it are not looked at.
     """
-    if kind in FACTORS:
-        return _product(kind, varying)
-    if kind in CONVOLUTIONS:
-        return "product" if len(varying) > 1 and varying[1] else "convolution"
-    if kind in BATCH_NORMS:
-        trained = BATCH_NORMS[kind] and bool(arguments[5])
-        return "norm" if trained else "scale"
-    if kind is aten.div:
-        if len(arguments) > 2 and arguments[2] is not None:
-            # Rounded: a step function of one operand.
-            return "activation" if sum(varying) == 1 else None
-        return "quotient" if len(varying) > 1 and varying[1] else "scale"
-    if kind is aten._trilinear:
-        return "product" if sum(varying) > 1 else "scale"
-    if kind is aten.pow and len(varying) > 1 and varying[1]:
-        return "power" if varying[0] else "activation"
+    special = _SPECIAL.get(kind)
+    if special is not None:
+        return special(kind, arguments, varying)
     if kind in WITH_CONSTANTS and sum(varying) == 1:
         return "activation"
     if _is_rectifier(kind, arguments):
@@ -117,7 +104,30 @@ def family(kind: Any, arguments: tuple[Any, ...], varying: tuple[bool, ...]) -> 
     return "power" if found == "activation" and sum(varying) > 1 else found
 
 
-def _product(kind: Any, varying: tuple[bool, ...]) -> str:
+def _convolution(kind: Any, arguments: tuple[Any, ...], varying: tuple[bool, ...]) -> str:
+    return "product" if len(varying) > 1 and varying[1] else "convolution"
+
+
+def _batch_norm(kind: Any, arguments: tuple[Any, ...], varying: tuple[bool, ...]) -> str:
+    return "norm" if BATCH_NORMS[kind] and bool(arguments[5]) else "scale"
+
+
+def _division(kind: Any, arguments: tuple[Any, ...], varying: tuple[bool, ...]) -> str | None:
+    if len(arguments) > 2 and arguments[2] is not None:
+        # Rounded: a step function of one operand.
+        return "activation" if sum(varying) == 1 else None
+    return "quotient" if len(varying) > 1 and varying[1] else "scale"
+
+
+def _power(kind: Any, arguments: tuple[Any, ...], varying: tuple[bool, ...]) -> str:
+    return "power" if len(varying) > 1 and varying[1] and varying[0] else "activation"
+
+
+def _trilinear(kind: Any, arguments: tuple[Any, ...], varying: tuple[bool, ...]) -> str:
+    return "product" if sum(varying) > 1 else "scale"
+
+
+def _product(kind: Any, arguments: tuple[Any, ...], varying: tuple[bool, ...]) -> str:
     one, two = FACTORS[kind]
     both = len(varying) > two and varying[one] and varying[two]
     if both:
@@ -138,3 +148,9 @@ def _is_rectifier(kind: Any, arguments: tuple[Any, ...]) -> bool:
 
 def _is_zero(value: Any) -> bool:
     return isinstance(value, (int, float)) and value == 0
+
+
+_SPECIAL = {
+    **dict.fromkeys(FACTORS, _product), **dict.fromkeys(CONVOLUTIONS, _convolution),
+    **dict.fromkeys(BATCH_NORMS, _batch_norm), aten.div: _division, aten.pow: _power, aten._trilinear: _trilinear,
+}  # fmt: skip

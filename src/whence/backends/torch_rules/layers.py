@@ -124,8 +124,13 @@ def check_names(composite: Composite, names: Iterable[str]) -> None:
     """
     known = [name for name in names if name]
     for pattern in composite.layers:
-        if pattern not in known and not any(fnmatchcase(name, pattern) for name in known):
+        if not any(_fits(name, pattern) for name in known):
             raise BadInput(f"composite: {unknown('layer', pattern, known)}")
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """Tell whether a pattern names a module, or one that holds it."""
+    return fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")
 
 
 def _edge(met: Met) -> int:
@@ -140,7 +145,7 @@ def _chosen(composite: Composite, met: Met, position: int, count: int, first: bo
     assert met.operation is not None
     place = met.operation.place
     for pattern, rule in composite.layers.items():
-        if place is not None and (place.module == pattern or fnmatchcase(place.module, pattern)):
+        if place is not None and _fits(place.module, pattern):
             return rule
     for number in (position, position - count):
         if number in composite.positions:

@@ -172,10 +172,11 @@ class Pool:
         rise = y - y0
         winner = torch.where(rise < 0, there, here).flatten(-self._spatial)
         moved = self._at(x, winner).sub_(self._at(x0, winner)).view(arrived.shape)
-        passed = torch.where(moved == 0, arrived, rise.div_(moved).mul_(arrived))
-        elsewhere = winner.view(here.shape) != here
-        self._falls = (winner, passed.masked_fill(~elsewhere, 0).flatten(-self._spatial))
-        return (passed.masked_fill_(elsewhere, 0), *outputs[1:])
+        # Where the winner did not move, nothing rose or fell: 0/0 is 1 there.
+        passed = rise.div_(moved).nan_to_num_(nan=1.0).mul_(arrived)
+        fallen = passed * (winner.view(here.shape) != here)
+        self._falls = (winner, fallen.flatten(-self._spatial))
+        return (passed.sub_(fallen), *outputs[1:])
 
     def after(self, inputs: Gradients, outputs: Gradients) -> Gradients:
         """Add the falls to what the node has scattered."""

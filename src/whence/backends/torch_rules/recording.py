@@ -123,7 +123,8 @@ class Recorder(TorchDispatchMode):
         operation = Operation(
             self._number(target), func, kind,
             tuple(None if isinstance(each, (torch.Tensor, list)) else each for each in settings),
-            arguments, kwargs, hidden, on_view, None if self._modules is None else _place(sys._getframe(2), self._modules),
+            arguments, kwargs, hidden, on_view,
+            None if self._modules is None else _place(sys._getframe(2), self._modules),
             tuple(tuple(each.shape) for each in args if isinstance(each, torch.Tensor)),
             _storage(args[0]) if kind is aten.clone else None,
         )  # fmt: skip

@@ -41,8 +41,8 @@ def attach(run: Recorded, rules: Rules) -> None:
         others = sorted({each.name for each in run.every if each.family == "activation"})
         met = f" (it uses {', '.join(others)})" if others else ""
         raise Refused(
-            f"{rules.name} rules change what a ReLU passes back, and between this output and the input there is none{met}; "
-            "the answer would be the plain gradient: use saliency, or deeplift, which has a rule for every activation"
+            f"{rules.name} rules change what a ReLU passes back, and between this output and the input there is none"
+            f"{met}; the answer would be the plain gradient: use saliency, or deeplift, which has rules for all activations"
         )
     for each in rectifiers:
         run.hook(each, rule)
