@@ -26,6 +26,7 @@ try:
     from cases import Case, hand_written
     from measure import Table, interleaved, machine, milliseconds, relative
     from rich.console import Console
+    from rules import rules_in_units
     from tolerance import exact_integrals, to_two_percent
 
     import whence
@@ -226,6 +227,7 @@ def _peak(library: str, name: str, steps: int, folder: Path) -> int:
 
 def measured(found: list[Case], effort: Effort, folder: Path) -> Iterator[Table]:
     """Yield the tables as they come."""
+    yield from ruled(found, effort)
     # Memory comes first: the processes that are measured should not have to share the machine's with ours.
     yield memory(found, effort, folder)
     yield same_nodes(found, effort)
@@ -234,6 +236,13 @@ def measured(found: list[Case], effort: Effort, folder: Path) -> Iterator[Table]
     yield exact_integrals(found, 3 if effort is FULL else 1, explained)
     yield all_classes(found, effort)
     yield overhead(effort)
+
+
+def ruled(found: list[Case], effort: Effort) -> Iterator[Table]:
+    """Yield what rules cost, where the small convolutional network is among the cases."""
+    for case in found:
+        if case.name == "mnist-cnn, batch 16":
+            yield rules_in_units(case, effort.light)
 
 
 def main() -> int:
@@ -253,6 +262,7 @@ def main() -> int:
     parser.add_argument(
         "--only", metavar="WORDS", default="", help="only the cases whose name holds these words"
     )
+    parser.add_argument("--rules", action="store_true", help="only what rules cost: half a minute")
     parser.add_argument("--out", type=Path, default=HERE / "results.md", metavar="FILE")
     asked = parser.parse_args()
     warnings.filterwarnings("ignore", module="captum")
@@ -270,7 +280,7 @@ def main() -> int:
     effort = QUICK if asked.quick else FULL
     about = machine() | {"effort": "quick" if asked.quick else "full"}
     tables: list[Table] = []
-    for table in measured(found, effort, asked.data_dir):
+    for table in ruled(found, effort) if asked.rules else measured(found, effort, asked.data_dir):
         table.print(console)
         tables.append(table)
     lines = ["# Benchmark", "", "Written by `make bench`.", ""]

@@ -317,7 +317,7 @@ WINGS = {
         "arguments",
     ),
     "The engine": (
-        "problem", "run", "rule", "integrate", "integrand", "visit", "segments", "convergence", "fusion", "quadrature",
+        "problem", "reaction", "run", "rule", "integrate", "integrand", "visit", "segments", "convergence", "fusion", "quadrature",
         "random_nodes", "way", "taylor", "exact", "path", "held", "guided", "baseline", "background", "boundary",
         "target", "site", "spatial", "units", "sampler", "moments", "difference", "shares", "structure", "chunk",
         "progress",

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 import oracles_cam as slow
 import whence
-from models import assert_same, cnn, numpy_of, pictures, relative, seeded, state_of
+from models import assert_same, cnn, numpy_of, pictures, relative, seeded, state_of, unexpected
 from whence import zoo
 
 GRADIENT = ("gradcam", "gradcam_plus_plus", "hirescam", "xgradcam", "layercam")

@@ -68,9 +68,7 @@ class Attribution:
     def __repr__(self) -> str:
         names = ("values", "target", "output", "residual", "error", "evaluations", "converged", "notes")
         told = ((name, getattr(self, name)) for name in names)
-        return (
-            f"Attribution({self.method}, {', '.join(f'{n}={_brief(v)}' for n, v in told if v is not None)})"
-        )
+        return f"Attribution({self.method}, {', '.join(f'{n}={brief(v)}' for n, v in told if v is not None)})"
 
     # ---- numbers -----------------------------------------------------------------------------------------
 
@@ -209,11 +207,12 @@ def to_numpy(array: Any) -> np.ndarray:
     return np.asarray(array)
 
 
-def _brief(part: Any) -> str:
+def brief(part: Any) -> str:
+    """Return a part of a result as text that fits on a line: small arrays by their numbers."""
     if isinstance(part, Mapping):
-        return f"{{{', '.join(f'{key!r}: {_brief(each)}' for key, each in part.items())}}}"
+        return f"{{{', '.join(f'{key!r}: {brief(each)}' for key, each in part.items())}}}"
     if isinstance(part, tuple):
-        return f"({', '.join(map(_brief, part))})"
+        return f"({', '.join(map(brief, part))})"
     array = to_numpy(part) if hasattr(part, "shape") else None
     if array is None or array.size > 4:
         return short(part)

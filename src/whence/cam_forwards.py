@@ -10,6 +10,7 @@ from jaxtyping import Float
 from whence import cam
 from whence.backends import Array, Leaves
 from whence.errors import Refused
+from whence.naming import floating
 from whence.problem import Problem
 from whence.run import Rows
 from whence.spatial import Grid, Reshape, grid, observed
@@ -165,5 +166,5 @@ def _follows(problem: Problem, move: Array, slope: np.ndarray, rounding: float) 
 
 def _rounding(z: Array) -> float:
     """Return what a sum over a layer may lose to the floating type of the model."""
-    kind = str(z.dtype).rpartition(".")[2]
+    kind = floating(z)
     return {"float16": 2.0**-4, "bfloat16": 2.0**-3, "float32": 1e-3}.get(kind, 1e-8)

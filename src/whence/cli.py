@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import sys
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from cyclopts import App, CycloptsError, Parameter
 
 from whence import __version__
+from whence.cli_failure import FAILED, INTERRUPTED, WRONG_USE, fail, failed_with
 from whence.cli_options import (
     ANSWER,
     COMMAND,
@@ -24,16 +24,11 @@ from whence.cli_options import (
     ModelFlags,
     QuestionFlags,
 )
-from whence.errors import BadInput, Refused, UnsupportedByBackend, WhenceError, WorkFailed
+from whence.errors import BadInput
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-WRONG_USE: Final = 2
-FAILED: Final = 1
-INTERRUPTED: Final = 130
-TRACEBACK: Final = "WHENCE_TRACEBACK"
-"""Set this environment variable to see where an unexpected failure happened."""
 
 app = App(
     name="whence",
@@ -276,7 +271,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return 0
     except KeyboardInterrupt:
-        return _fail(
+        return fail(
             words,
             "stopped; what was finished, or good enough to state its error, is kept",
             "Interrupted",
@@ -288,36 +283,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
     except CycloptsError as problem:
         command = f"whence {words[0]}" if words and words[0] in app else "whence"
-        return _fail(words, f"{str(problem).rstrip('.')}; see {command} --help", "BadInput", WRONG_USE)
+        return fail(words, f"{str(problem).rstrip('.')}; see {command} --help", "BadInput", WRONG_USE)
     except Exception as problem:
-        return _failed_with(words, problem)
+        return failed_with(words, problem)
     finally:
         COMMAND.reset(token)
-
-
-def _failed_with(words: Sequence[str], problem: Exception) -> int:
-    if os.environ.get(TRACEBACK):
-        import traceback
-
-        traceback.print_exception(problem)
-    if isinstance(problem, WorkFailed):
-        return _fail(words, str(problem), "WorkFailed", FAILED)
-    if isinstance(problem, WhenceError):
-        kind = "Refused" if isinstance(problem, Refused) else type(problem).__name__
-        status = WRONG_USE if isinstance(problem, (ValueError, UnsupportedByBackend)) else FAILED
-        return _fail(words, str(problem), kind, status)
-    if isinstance(problem, MemoryError) or "out of memory" in str(problem).lower():
-        text = "there is not enough memory; try --chunk 1, --size or a smaller picture"
-        return _fail(words, text, "WorkFailed", FAILED)
-    text = f"{type(problem).__name__}: {problem}; set {TRACEBACK}=1 to see where, and please report it"
-    return _fail(words, f"something failed that should not: {text}", "WorkFailed", FAILED)
-
-
-def _fail(words: Sequence[str], text: str, kind: str, status: int) -> int:
-    line = " ".join(text.split())
-    with contextlib.suppress(BrokenPipeError):
-        print(f"whence: {line}", file=sys.stderr)
-        if "--json" in words:
-            print(json.dumps({"error": line, "kind": kind}, ensure_ascii=False))
-            sys.stdout.flush()
-    return status

@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from whence.backends import Array, Leaves, Operations
+from whence.naming import floating
 from whence.segments import Segments
 from whence.shares import norms
 
@@ -71,7 +72,7 @@ def judge(
     if smooth.any():
         error = np.where(smooth, np.maximum(change * np.minimum(bend, 1) * SMOOTH_ERROR, extrapolated), error)
         values = tuple(_extrapolated(ops, *each, smooth) for each in zip(values, changes, strict=True))
-    finest = _FINEST.get(str(state.problem.point[0].dtype).rpartition(".")[2], 0.0)
+    finest = _FINEST.get(floating(state.problem.point[0]), 0.0)
     error = np.maximum(_relative(error, size), np.where(size > 0, finest, 0.0))
     return Verdict(values, error, smooth, ~smooth & (residual > jumps), state.parts(rows))
 
@@ -129,7 +130,7 @@ def _residuals(
 ) -> tuple[Float[np.ndarray, "some *classes"], Float[np.ndarray, "some *classes"]]:
     """Return how far the sums, and the extrapolated sums, are from f(x) − f(x'), beyond the rounding of f."""
     total, third = state.slope_total[rows].sum(1), state.slope_change[rows].sum(1) / 3
-    kind = str(state.problem.point[0].dtype).rpartition(".")[2]
+    kind = floating(state.problem.point[0])
     output = np.abs(state.problem.output[state.rows[rows]])
     rounding = _ROUNDING.get(kind, 0.0) * (2 * output + np.abs(rise))
     # Where no sum is promised, nothing tells the error but the changes.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from whence.attribution import _brief
+from whence.attribution import brief
 from whence.data_set_batches import word
 from whence.data_set_state import Maps, State, read
 from whence.data_set_survey import Survey
@@ -73,7 +73,7 @@ class MeanAttribution:
     def __repr__(self) -> str:
         names = ("values", "absolute", "error", "residual", "count", "labels", "evaluations", "notes")
         told = ((name, getattr(self, name)) for name in names)
-        return f"MeanAttribution({', '.join(f'{n}={_brief(v)}' for n, v in told if v is not None)})"
+        return f"MeanAttribution({', '.join(f'{n}={brief(v)}' for n, v in told if v is not None)})"
 
     def save(self, path: str | Path) -> Path:
         """Write the result to a NumPy archive (`.npz`); given as `resume` it can also be gone on with."""

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from whence.backends import Array, Leaves
 from whence.errors import Refused
 from whence.exact_pieces import Found, Gaps, affordable, ordered, trace
+from whence.naming import floating
 from whence.path import per_row
 from whence.problem import Problem
 from whence.shares import Shares, norms, sums
@@ -79,7 +80,7 @@ class _Walk:
         self.totals = [
             ops.zeros((leaf.shape[0], *every, *leaf.shape[1:]), ops.wide(leaf[:1])) for leaf in problem.point
         ]
-        kinds = [str(way.dtype).rpartition(".")[2] for way in self.ways]
+        kinds = [floating(way) for way in self.ways]
         self.rounding = max(2.0**-7 if kind == "bfloat16" else float(np.finfo(kind).eps) for kind in kinds)
 
     @property

@@ -11,6 +11,7 @@ import numpy as np
 
 from whence.backends import Leaves, Split
 from whence.errors import Diverged
+from whence.naming import floating
 from whence.preprocess import Preprocess
 from whence.problem import Problem
 
@@ -26,7 +27,7 @@ def fused(problem: Problem, start: Leaves, nodes: int) -> Split | None:
     """Return f taken apart after its first affine operations, where it can be, pays and is wanted."""
     run = problem.run
     backend, known = run.backend, run.chunks.splits
-    kind = str(problem.point[0].dtype).rpartition(".")[2]
+    kind = floating(problem.point[0])
     small = len(problem.rows) * nodes < FEWEST or (run.chunks.fixed or ROWS) < ROWS
     if not run.fuse or small or kind not in SAME:
         # In half precision the sums would be rounded on their way back.
@@ -62,7 +63,7 @@ def _agrees(problem: Problem, split: Split) -> bool:
     wanted, expected = problem.vjp(x, one)
     if problem.every_class:
         expected = tuple(gradient[:, 0] for gradient in expected)
-    allowed = SAME[str(problem.point[0].dtype).rpartition(".")[2]]
+    allowed = SAME[floating(problem.point[0])]
     largest = float(np.abs(problem.output).max())
     pairs = [
         (y, wanted, largest),

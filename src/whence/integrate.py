@@ -87,7 +87,8 @@ def _integrate(
     cells = _first_cells(problem, accuracy)
     kernel = integrand(problem, points, SEGMENTS * cells, multiply)
     segments = min(SEGMENTS, accuracy.max_evaluations // cells)
-    bytes_each = 8 * 6 * sum(int(np.prod(leaf.shape[1:])) for leaf in kernel.like) * rise[:1].size
+    # Not by what fusion put in the place of the inputs: fused or not, the nodes are the same.
+    bytes_each = 8 * 6 * problem.features * rise[:1].size
     if bytes_each * segments > MEMORY:
         segments = 1
     together = max(1, MEMORY // (bytes_each * segments))
@@ -129,9 +130,8 @@ def _first_cells(problem: Problem, accuracy: Accuracy) -> int:
 
     It depends on the example's size and on what is asked, so that an example has the same nodes in any batch.
     """
-    features = sum(int(np.prod(leaf.shape[1:], dtype=int)) for leaf in problem.point)
     sharp = accuracy.rtol <= SHARP and accuracy.max_evaluations >= 2 * SEGMENTS * FIRST_CELLS
-    return 2 * FIRST_CELLS if sharp and features < LARGE else FIRST_CELLS
+    return 2 * FIRST_CELLS if sharp and problem.features < LARGE else FIRST_CELLS
 
 
 def _to_tolerance(

@@ -20,6 +20,11 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     return f"there is no {kind} {name!r}; there are: {listed or 'none'}"
 
 
+def floating(array: Any) -> str:
+    """Return the name of an array's type, the same in every framework: "float32", "bfloat16"."""
+    return str(array.dtype).rpartition(".")[2]
+
+
 def short(value: Any) -> str:
     """Return a setting as text that fits on a line."""
     if getattr(value, "ndim", 0):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import zlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
+from whence import reaction
 from whence.backends import Array, Leaves, Operations, Swap, Tap
 from whence.errors import NoGradient, Refused
 from whence.pixels import scaled
@@ -59,6 +61,11 @@ class Problem:
     def given(self) -> Leaves:
         """What a sampler adds noise to, [n, ...]: the inputs, or the weights where they are explained."""
         return self.point if isinstance(self.site, Parameter) else self.inputs
+
+    @property
+    def features(self) -> int:
+        """How many numbers each row of the site has."""
+        return sum(math.prod(leaf.shape[1:]) for leaf in self.point)
 
     @cached_property
     def output(self) -> np.ndarray:
@@ -271,36 +278,12 @@ class Problem:
     def reacts(self, leaf: int | None = None) -> bool:
         """Whether f changes when the site (or one leaf of it) is changed a lot: then the gradient is cut."""
         if leaf not in self._reactions:
-            self._reactions[leaf] = any(self._moves(probe) for probe in self._probes(leaf))
+            self._reactions[leaf] = reaction.reacts(self, leaf)
         return self._reactions[leaf]
-
-    def _moves(self, point: Leaves) -> bool:
-        """Whether f is another there, by more than the rounding of a batch of another size."""
-        try:
-            found = self.native_value(point)
-        except Exception:
-            # A model that refuses a value (an index out of range) has looked at it.
-            return True
-        kind = str(found.dtype).rpartition(".")[2]
-        rounding = {"float16": 2.0**-4, "bfloat16": 2.0**-2, "float32": 2.0**-17}.get(kind, 2.0**-46)
-        here, there = self.output, self.ops.numpy(found).astype(np.float64)
-        scale = max(float(np.abs(each).max(initial=0.0)) for each in (here, there))
-        return not bool((np.abs(there - here) <= rounding * scale).all())
 
     @cached_property
     def _reactions(self) -> dict[int | None, bool]:
         return {}
-
-    def _probes(self, leaf: int | None) -> Generator[Leaves]:
-        """Yield points far from the site's: multiples, and noise that also moves what is zero."""
-        for draw, factor in enumerate((0.0, -1.0, 3.0, 1.0)):
-            generator = self.random("probe", draw)
-
-            def moved(x: Array, factor: float = factor, generator: np.random.Generator = generator) -> Array:
-                noise = self.ops.like(generator.standard_normal(x.shape[1:])[None], x)
-                return x * factor + noise * (abs(x) + 1) * (factor == 1)
-
-            yield tuple(moved(x) if leaf in (None, i) else x for i, x in enumerate(self.point))
 
     # ---- what the parts need to know about the data ------------------------------------------------------
 

@@ -15,6 +15,7 @@ from whence import target as targets
 from whence.backends import Array, Backend, Leaves, Tap, resolve
 from whence.chunk import chunks_for
 from whence.errors import BadInput
+from whence.naming import floating
 from whence.problem import Problem
 from whence.progress import Progress
 from whence.run import Answered, Run
@@ -229,7 +230,7 @@ def _note_unsteadiness(raw: Problem, outputs: Any) -> None:
         return
 
     # A half precision rounds differently in a batch of another size: a few units of its last place are no lots drawn.
-    kind = str(outputs.dtype).rpartition(".")[2]
+    kind = floating(outputs)
     steady = max(STEADY, {"float16": 2.0**-8, "bfloat16": 2.0**-5}.get(kind, 0.0))
 
     def differ(one: Any, two: Any) -> bool:

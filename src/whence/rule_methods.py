@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -65,9 +64,8 @@ def by_rules(
                 run.note(note)
             return ruled.value
 
-    features = sum(math.prod(leaf.shape[1:]) for leaf in problem.point)
     # Recording has a price for each chunk, whatever its size.
-    begin = max(1, min(MOST_ROWS, MEMORY // max(1, features)))
+    begin = max(1, min(MOST_ROWS, MEMORY // max(1, problem.features)))
     run.chunks.run(run.backend, len(problem.rows), chunk, (rules.name, ways), begin)
     return joined(problem.ops, [parts[start] for start in sorted(parts)])
 

@@ -127,7 +127,7 @@ class Segments:
     @property
     def features(self) -> int:
         """How many features each row has."""
-        return sum(int(np.prod(leaf.shape[1:], dtype=int)) for leaf in self.problem.point)
+        return self.problem.features
 
     @property
     def evaluations(self) -> Int[np.ndarray, "rows"]:

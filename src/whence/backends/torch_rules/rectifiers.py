@@ -42,7 +42,7 @@ def attach(run: Recorded, rules: Rules) -> None:
         met = f" (it uses {', '.join(others)})" if others else ""
         raise Refused(
             f"{rules.name} rules change what a ReLU passes back, and between this output and the input there is none"
-            f"{met}; the answer would be the plain gradient: use saliency, or deeplift, which has rules for all activations"
+            f"{met}; the answer would be the plain gradient: use saliency, or deeplift, which has rules for them all"
         )
     for each in rectifiers:
         run.hook(each, rule)
