@@ -317,10 +317,10 @@ WINGS = {
         "arguments",
     ),
     "The engine": (
-        "problem", "reaction", "run", "rule", "integrate", "integrand", "visit", "segments", "convergence", "fusion", "quadrature",
-        "random_nodes", "way", "taylor", "exact", "path", "held", "guided", "baseline", "background", "boundary",
-        "target", "site", "spatial", "units", "sampler", "moments", "difference", "shares", "structure", "chunk",
-        "progress",
+        "problem", "reaction", "run", "rule", "integrate", "integrand", "visit", "segments", "convergence", "fusion",
+        "quadrature", "random_nodes", "way", "taylor", "exact", "path", "held", "guided", "baseline", "background",
+        "boundary", "target", "site", "spatial", "units", "sampler", "moments", "difference", "shares", "structure",
+        "chunk", "progress",
     ),
     "Pictures and files": (
         "preprocess", "pixels", "pictures", "view", "figure", "panel", "comparison", "strip", "caption", "report",

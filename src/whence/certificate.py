@@ -14,6 +14,8 @@ from whence.registry import Method
 from whence.rule import TABLES, Met, Rules
 from whence.site import Site
 
+REFUSED = "none: refused"
+
 
 @dataclass(frozen=True)
 class Row:
@@ -90,8 +92,9 @@ def coverage(
     with asked(Call(model, inputs, target, at, kwargs, output, preprocess)) as question:
         problem = chosen.placed(question.problem).part(np.arange(1))
         run = problem.run
-        plain = Rules("gradient", on_unknown="gradient")
-        with run.backend.ruled(run.session, problem.evaluate_all, problem.point, plain, True) as ruled:
+        # Only looked at: nothing is refused.
+        seen = replace(chosen.rules() or Rules("gradient"), on_unknown="gradient", required=False)
+        with run.backend.ruled(run.session, problem.evaluate_all, problem.point, seen, True) as ruled:
             met = list(ruled.met)
     return summarised(registry.name_of(chosen), chosen.rules(), met)
 
@@ -116,7 +119,15 @@ def summarised(name: str, rules: Rules | None, met: list[Met]) -> Coverage:
 def words(rules: Rules, family: str | None) -> str:
     """Return what a set of rules does with a family, in words."""
     if family is None:
-        return "none: refused"
+        return "derivative" if rules.name == "gradient" else REFUSED
     if rules.name == "relevance" and family in ("dense", "convolution"):
-        return str(getattr(rules.composite, family).kind)
+        return _layer_rules(rules.composite, family)
     return TABLES[rules.name].get(family, "derivative")
+
+
+def _layer_rules(composite: Any, family: str) -> str:
+    """Return the rule of a family's layers, and those of the layers that have one of their own."""
+    own = {"first": composite.first, **composite.layers, **composite.positions}
+    others = [f"{name}: {rule.kind}" for name, rule in own.items() if rule is not None]
+    kind = str(getattr(composite, family).kind)
+    return f"{kind} ({', '.join(others)})" if others else kind

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from jaxtyping import UInt8
 from rich.console import Console
+from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
 from whence import cli_picture, cli_work, registry
-from whence.certificate import Coverage, coverage
+from whence.certificate import REFUSED, Coverage, Row, coverage
 from whence.errors import BadInput, WorkFailed
 from whence.loading import Source
 
@@ -74,33 +75,50 @@ def _given(source: Source, picture: Path | None) -> UInt8[np.ndarray, "1 h w c"]
 
 
 def _print(console: Console, source: Source, found: dict[str, Coverage]) -> None:
-    rows = {name: each.rows for name, each in found.items()}
-    first = next(iter(rows.values()))
-    total = sum(row.count for row in first)
-    console.print(f"{source.name}: {total} operations of {len(first)} kinds between the answer and the input")
-    ruled = [n for n in range(len(first)) if any(each[n].rule != DERIVATIVE for each in rows.values())]
+    kinds = _kinds(found)
+    most = max((each.rows for each in found.values()), key=lambda rows: sum(row.count for row in rows))
+    total = sum(row.count for row in most)
+    console.print(f"{source.name}: {total} operations of {len(most)} kinds between the answer and the input")
+    rules = [{_key(row): row.rule for row in each.rows} for each in found.values()]
+    ruled = [key for key in kinds if any(each.get(key, DERIVATIVE) != DERIVATIVE for each in rules)]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("operation", no_wrap=True)
     table.add_column("calls", justify="right")
     for name in found:
         table.add_column(name, overflow="fold")
-    for n in ruled:
-        style = None if first[n].known else "bold red"
-        rules = ("·" if each[n].rule == DERIVATIVE else each[n].rule for each in rows.values())
-        table.add_row(first[n].operation, str(first[n].count), *rules, style=style)
+    for key in ruled:
+        # Empty: this method does not meet it, or sees a ReLU in it.
+        row, taken = kinds[key], (each.get(key, "") for each in rules)
+        cells = ("·" if text == DERIVATIVE else escape(text) for text in taken)
+        table.add_row(row.operation, str(row.count), *cells, style=None if row.known else "bold red")
     console.print(Padding(table, (1, 0, 1, 2), expand=False))
-    linear = [f"{row.operation} × {row.count}" for n, row in enumerate(first) if n not in ruled]
+    linear = [f"{row.operation} × {row.count}" for key, row in kinds.items() if key not in ruled]
     if linear:
         console.print(f"  · and these by their derivative: {', '.join(linear)}")
-    for row in first:
+    for row in kinds.values():
         if not row.known:
-            place = f", called at {_near(row.place)}" if row.place else ""
-            console.print(f"  no rule knows {row.operation}{place}", style="bold red")
+            place = f", called at {escape(_near(row.place))}" if row.place else ""
+            console.print(f"  no rule knows {row.operation}{place}", style="bold red", soft_wrap=True)
     for each in found.values():
-        refused = not each.complete or any("is refused" in note for note in each.notes)
+        refused = any(row.rule == REFUSED for row in each.rows)
+        refused |= any("is refused" in note for note in each.notes)
         console.print(f"  {each.method}: {'refused' if refused else 'every operation has its rule'}")
         for note in each.notes:
             console.print(f"    {note}", style="dim")
+
+
+def _key(row: Row) -> tuple[str, str | None]:
+    return row.operation, row.family
+
+
+def _kinds(found: dict[str, Coverage]) -> dict[tuple[str, str | None], Row]:
+    """Return the kinds of operations that any of the methods met: one that begins at a layer meets fewer."""
+    kinds: dict[tuple[str, str | None], Row] = {}
+    for row in (row for each in found.values() for row in each.rows):
+        known = kinds.setdefault(_key(row), row)
+        if row.count > known.count:
+            kinds[_key(row)] = replace(known, count=row.count)
+    return kinds
 
 
 def _near(place: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from whence.backends import Ruled
 from whence.counts import whole
 from whence.errors import BadInput, Refused
 from whence.problem import Problem
@@ -56,12 +57,21 @@ class DeconvNet(Method):
 
 
 def _projected(problem: Problem, site: Layer, top_k: int) -> Shares:
-    """Return what reaches the input from the chosen filters alone."""
-    ops = problem.ops
+    """Return what reaches the input from the chosen filters alone.
+
+    Raises:
+        Refused: there is no ReLU, above the layer or below.
+    """
+    ops, rectified = problem.ops, list[bool]()
+
+    def answer(part: Problem, ruled: Ruled) -> Shares:
+        rectified.append(any(each.family == "relu" for each in ruled.met))
+        return plain(part, ruled)
+
     above = replace(problem, site=site)
     above.__dict__["output"] = problem.output
     _, (gradient,) = above.gradient()
-    signal = by_rules(above, Rules("deconvolution", required=False), plain).values[0]
+    signal = by_rules(above, Rules("deconvolution", required=False), answer).values[0]
     (z,) = above.point
     if top_k > z.shape[1]:
         raise BadInput(f"deconvnet: top_k is {top_k} and {site.name!r} has {z.shape[1]} filters")
@@ -72,7 +82,14 @@ def _projected(problem: Problem, site: Layer, top_k: int) -> Shares:
         chosen, weights = replace(part, site=site), ops.take(kept, rows)
         return lambda x: (ops.wide(chosen.tapped(x)) * weights).reshape(len(rows), -1).sum(1)
 
-    return by_rules(problem, Rules("deconvolution", required=False), plain, filters)
+    shares = by_rules(problem, Rules("deconvolution", required=False), answer, filters)
+    if not any(rectified):
+        raise Refused(
+            "deconvolution rules change what a ReLU passes back, and between this output and the input there is none; "
+            "the answer would be the plain gradient: use saliency"
+        )
+    # What was projected back is not what is explained; and it took the gradient and the signal before.
+    return replace(shares, output=problem.output, evaluations=shares.evaluations + 2)
 
 
 def _chosen(contributions: np.ndarray, top_k: int) -> np.ndarray:

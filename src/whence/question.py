@@ -14,7 +14,7 @@ from whence import arguments, pixels
 from whence import target as targets
 from whence.backends import Array, Backend, Leaves, Tap, resolve
 from whence.chunk import chunks_for
-from whence.errors import BadInput
+from whence.errors import BadInput, Refused
 from whence.naming import floating
 from whence.problem import Problem
 from whence.progress import Progress
@@ -92,7 +92,12 @@ def asked(
             one = _answer(raw.part(np.arange(1)))
             if not raw.run.session.draws_randomness:
                 alike = raw.ops.take(one, np.zeros(raw.run.batch, dtype=int))
-                yield _fitted(raw, alike, call, site, numpy, known=False)
+                try:
+                    yield _fitted(raw, alike, call, site, numpy, known=False)
+                except Refused:
+                    # Of a NaN in the answer to a later example only the gradient has been seen.
+                    _answer(raw)
+                    raise
                 return
             outputs = _answer(raw)
         else:
