@@ -40,10 +40,8 @@ def network(inplace=False, first=nn.ReLU):
 def run(layers, x, projected=False):
     """Run layers, out of place; `projected` passes back through their ReLUs as the paper says."""
     for layer in layers:
-        if isinstance(layer, nn.ReLU):
-            x = Projected.apply(x) if projected else x.relu()
-        else:
-            x = layer(x)
+        relu = Projected.apply if projected else torch.relu
+        x = relu(x) if isinstance(layer, nn.ReLU) else layer(x)
     return x
 
 
@@ -110,7 +108,9 @@ def test_each_example_has_the_filters_of_its_own_target():
 
 def test_of_filters_that_contribute_the_same_the_first_are_chosen():
     """Filters 1 and 2 are the same to the output, but see different pixels: it is 1 that is projected back."""
-    model = nn.Sequential(nn.Conv2d(1, 3, (1, 2), bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(3, 1, bias=False))
+    model = nn.Sequential(
+        nn.Conv2d(1, 3, (1, 2), bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(3, 1, bias=False)
+    )
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([[0.5, 0.0], [1.0, 0.0], [0.0, 1.0]])[:, None, None])
         model[3].weight.fill_(1.0)
@@ -123,7 +123,9 @@ def test_of_filters_that_contribute_the_same_the_first_are_chosen():
 
 def test_it_is_the_contribution_that_chooses_not_the_signal():
     """Filter 0 contributes 1 · 1, filter 1 3 · (−1): what is projected back is 0, though 1 is larger."""
-    model = nn.Sequential(nn.Conv2d(1, 2, (1, 2), bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(2, 1, bias=False))
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, (1, 2), bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(2, 1, bias=False)
+    )
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 3.0]])[:, None, None])
         model[3].weight.copy_(torch.tensor([[1.0, -1.0]]))
@@ -142,7 +144,7 @@ def test_without_any_relu_it_is_the_plain_gradient_and_refused():
     model = network(first=nn.Tanh)
     model[3] = nn.Tanh()
     for fields in ({}, {"layer": "0", "top_k": 2}):
-        with pytest.raises(whence.Refused, match="there is none.*use saliency"):
+        with pytest.raises(whence.Refused, match=r"there is none.*use saliency"):
             whence.explain(model, pictures(2, dtype=D), "deconvnet", target=0, **fields)
 
 

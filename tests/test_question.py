@@ -27,7 +27,15 @@ LONG = {
     "probability": target.probability(1),
     "callable": lambda y: y[:, 0],
 }
-METHODS = ("saliency", "integrated_gradients", "guided_backprop", "deeplift", "lrp", "smoothgrad", "sensitivity")
+METHODS = (
+    "saliency",
+    "integrated_gradients",
+    "guided_backprop",
+    "deeplift",
+    "lrp",
+    "smoothgrad",
+    "sensitivity",
+)
 DETERMINISTIC = "not deterministic"
 
 
@@ -212,6 +220,7 @@ def test_one_example_is_as_short_as_long(seen):
 
 def test_rows_that_are_out_of_memory_halve_as_ever():
     """The first row fits, and many at once do not."""
+
     class Narrow(Counted):
         def forward(self, x):
             if len(x) > 2:

@@ -72,8 +72,9 @@ def _note_empty(problem: Problem, maps: Array) -> None:
     empty = int((problem.ops.numpy(maps).reshape(rows, -1).max(1) == 0).sum())
     if empty:
         problem.run.note(
-            f"the map of {empty} of {rows} examples is zero everywhere: by this method nothing at the layer speaks for "
-            "the target; relu=False shows what speaks against it"
+            f"the map of {f'{empty} of {rows} examples' if rows > 1 else 'this example'} is zero everywhere: by this "
+            "method nothing at the layer speaks for the target; relu=False shows what speaks against it, and hirescam "
+            "and layercam weigh each place by itself"
         )
 
 

@@ -114,6 +114,8 @@ def target_text(result: Attribution, row: int, labels: Sequence[str] | None = No
 def baseline_text(method: Method) -> str:
     """Return in words what a method compares a picture with."""
     baseline: Any = getattr(method, "baseline", None)
+    if not hasattr(method, "baseline") and not hasattr(method, "sigma"):
+        return "nothing: counted from 0"
     if baseline is None:
         return "the blurred picture" if hasattr(method, "sigma") else "a black picture"
     if isinstance(baseline, (int, float)):

@@ -126,7 +126,9 @@ def _number_rows(result: Attribution, method: registry.Method) -> list[tuple[str
         rows.append(("standard error", percent(spread), "of a typical share, between the samples"))
     if error is None and spread is None:
         ranking = f"{written(result.method)} promises none: read its map as a ranking"
-        words = ranking if residual is None else "not estimated with a fixed number of steps"
+        fixed = "not estimated with a fixed number of steps"
+        sums = fixed if hasattr(method, "steps") else "nothing is estimated: the residual above is the check"
+        words = ranking if residual is None else sums
         rows.append(("accuracy", "—", words))
     cost = number_at(result.evaluations)
     what = "runs of the model" if result.settings.get("backend") == "callable" else "gradients used"

@@ -18,7 +18,7 @@ MOST = 5
 
 def table(console: Console, result: Attribution) -> None:
     """Print the units with the largest |sum of shares|; nothing where the inputs were explained."""
-    if "site" not in result.settings:
+    if "site" not in result.settings or units.importance(result).shape[1] < 2:
         return
     found = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     found.add_column(f"most important {units.kind(result)}s of {result.settings['site']}", overflow="fold")

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal
+
+import numpy as np
 
 from whence.errors import BadInput
 from whence.naming import unknown
@@ -16,7 +19,7 @@ from whence.naming import unknown
 Kind = Literal["epsilon", "gamma", "alpha_beta", "box", "w_squared", "flat"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LayerRule:
     """How one linear layer z = Wx + b hands its relevance R to its inputs; made by the functions below."""
 
@@ -27,6 +30,16 @@ class LayerRule:
     beta: float = 0.0
     low: Any = None
     high: Any = None
+
+    def _key(self) -> tuple[Any, ...]:
+        ends = (id(end) if hasattr(end, "shape") else end for end in (self.low, self.high))
+        return (self.kind, self.epsilon, self.gamma, self.alpha, self.beta, *ends)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LayerRule) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
 
 
 @dataclass(frozen=True)
@@ -44,13 +57,43 @@ class Composite:
     dense: LayerRule = LayerRule("epsilon")
     convolution: LayerRule = LayerRule("epsilon")
     first: LayerRule | None = None
-    layers: Mapping[str, LayerRule] = field(default_factory=dict[str, LayerRule])
-    positions: Mapping[int, LayerRule] = field(default_factory=dict[int, LayerRule])
+    layers: Mapping[str, LayerRule] = field(default_factory=dict[str, LayerRule], hash=False)
+    positions: Mapping[int, LayerRule] = field(default_factory=dict[int, LayerRule], hash=False)
+
+    def __post_init__(self) -> None:
+        """Take names for rules, and refuse what is none.
+
+        Raises:
+            BadInput: something that is no rule, or the name of none.
+        """
+        for name in ("dense", "convolution", "first"):
+            given = getattr(self, name)
+            if given is not None or name != "first":
+                object.__setattr__(self, name, _rule(given))
+        for name in ("layers", "positions"):
+            given = {key: _rule(each) for key, each in getattr(self, name).items()}
+            object.__setattr__(self, name, MappingProxyType(given))
 
     def rules(self) -> list[LayerRule]:
         """Return every rule that may be taken."""
         own = [self.dense, self.convolution, *([self.first] if self.first else [])]
         return [*own, *self.layers.values(), *self.positions.values()]
+
+
+def _rule(given: Any) -> LayerRule:
+    if isinstance(given, LayerRule):
+        return given
+    named: dict[str, Any] = {
+        "epsilon": epsilon, "gamma": gamma, "alpha_beta": alpha_beta, "z_plus": z_plus, "box": box,
+        "w_squared": w_squared, "flat": flat,
+    }  # fmt: skip
+    if isinstance(given, str) and given in named:
+        return named[given]()
+    if isinstance(given, str):
+        raise BadInput(unknown("rule of a layer", given, named))
+    raise BadInput(
+        f"composite: {given!r} is no rule of a layer; give a name ({', '.join(named)}) or gamma(0.25) ..."
+    )
 
 
 def epsilon(epsilon: float = 1e-6) -> LayerRule:
@@ -90,6 +133,9 @@ def box(low: Any = None, high: Any = None, epsilon: float = 1e-6) -> LayerRule:
     `low` and `high` are in the units of the explained inputs (pictures in pixels: 0 and 1, which is what None means
     there; other inputs: each example's own range) (Montavon et al. 2017, the z^B rule).
     """
+    if low is not None and high is not None and bool((np.asarray(low) > np.asarray(high)).any()):
+        raise BadInput("box: low is above high somewhere; an input lies between them")
+    low, high = (np.asarray(end) if isinstance(end, (list, tuple)) else end for end in (low, high))
     return LayerRule("box", epsilon=_positive("epsilon", epsilon), low=low, high=high)
 
 
@@ -104,8 +150,8 @@ def flat(epsilon: float = 1e-6) -> LayerRule:
 
 
 def _positive(name: str, value: float) -> float:
-    if not value >= 0:
-        raise BadInput(f"composite: {name} is {value}; it is at least 0")
+    if not 0 <= value < float("inf"):
+        raise BadInput(f"composite: {name} is {value}; it is a finite number, at least 0")
     return float(value)
 
 

@@ -244,11 +244,13 @@ def _note_unsteadiness(raw: Problem, outputs: Any) -> None:
         return one.shape != two.shape or bool(np.abs(one - two).max(initial=0.0) > steady * scale)
 
     alone = tuple(leaf[:1] for leaf in raw.inputs)
-    again = raw.at(alone, np.arange(1)).native_value(alone)
+    one = raw.at(alone, np.arange(1))
+    again = one.native_value(alone)
     if not differ(outputs[:1], again) and not run.session.draws_randomness:
         run.chunks.steady = True
         return
-    if run.session.draws_randomness or run.batch == 1 or differ(outputs, raw.native_value(raw.inputs)):
+    # Alone once more: all rows at once may be run in other chunks than before.
+    if run.session.draws_randomness or run.batch == 1 or differ(again, one.native_value(alone)):
         run.note(
             "the model is not deterministic in eval mode: two runs on the same input differ, so its attributions carry "
             "that noise (is dropout left on?)"

@@ -15,7 +15,13 @@ from whence.problem import Problem
 from whence.registry import Method, register
 from whence.rule import Rules
 from whence.rule_methods import Answer, by_rules, passed_back
-from whence.shares import Shares, joined, sums
+from whence.shares import Shares, joined, norms, sums
+from whence.site import Layer
+
+# Of the output: what may be lost on the way before a note tells of it.
+MOST = 0.5
+# Times the output: beyond that the shares of both signs say nothing.
+EXPLODED = 1_000
 
 
 @register(
@@ -51,16 +57,48 @@ class LRP(Method):
 
     def attribute(self, problem: Problem) -> Shares:
         rules = self.rules()
-        boxes = [each for each in rules.composite.rules() if each.kind == "box"]
 
         def answer(part: Problem, ruled: Ruled) -> Shares:
+            boxes = ruled.boxed
+            if len(boxes) > 1:
+                raise Refused(
+                    "lrp: the layers that the input reaches first have box rules with other bounds each; give one"
+                )
             if boxes:
                 _bound(part, ruled, boxes[0])
             return _shares(part, ruled)
 
-        if self.account:
-            return _accounted(problem, rules, answer)
-        return by_rules(problem, rules, answer)
+        run = _accounted if self.account else by_rules
+        shares = run(problem, rules, answer)
+        _note_kept(problem, shares)
+        _note_explosion(problem, shares)
+        return shares
+
+
+def _note_kept(problem: Problem, shares: Shares) -> None:
+    """Say so where most of the relevance has not reached the site."""
+    if shares.residual is None or shares.output is None:
+        return
+    size = np.abs(shares.output)
+    kept = np.abs(shares.residual) > MOST * size
+    if bool((kept & (size > 0)).any()):
+        worst = float(np.max(np.abs(shares.residual)[size > 0] / size[size > 0]))
+        problem.run.note(
+            f"biases and constants on the way keep (or make) up to {worst:.0%} of the output's relevance: shares do "
+            "not sum to the output; account=True counts where it went"
+        )
+
+
+def _note_explosion(problem: Problem, shares: Shares) -> None:
+    """Say so where relevance of both signs has grown far beyond the output."""
+    assert shares.output is not None
+    sizes = np.asarray(sum(norms(problem.ops, leaf, shares.output.ndim) for leaf in shares.values))
+    if bool((sizes > EXPLODED * np.abs(shares.output)).any()):
+        problem.run.note(
+            f"relevance has grown to more than {EXPLODED:,} times the output, and cancels: y/x of an activation is "
+            "large near 0 where its value there is not 0 (sigmoid gates), and so is 1/z of a layer; do not read "
+            "this map. deeplift has no such places"
+        )
 
 
 def _accounted(problem: Problem, rules: Rules, answer: Answer) -> Shares:
@@ -85,12 +123,14 @@ def _shares(problem: Problem, ruled: Ruled) -> Shares:
     values = tuple(ops.wide(leaf) for leaf in passed_back(problem, ruled))
     output = ops.numpy(ruled.value).astype(np.float64)
     total = sum(sums(ops, leaf, output.ndim) for leaf in values)
+    # Of some channels alone there is no sum to check.
+    some = isinstance(problem.site, Layer) and problem.site.channels is not None
     return Shares(
         values,
         np.ones(len(problem.rows), dtype=np.int64),
         output=output,
-        baseline_output=np.zeros_like(output),
-        residual=np.asarray(total - output),
+        baseline_output=None if some else np.zeros_like(output),
+        residual=None if some else np.asarray(total - output),
     )
 
 

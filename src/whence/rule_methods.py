@@ -15,16 +15,19 @@ from whence.baseline import resolve, strata
 from whence.counts import whole
 from whence.errors import CUT, NoGradient, Refused, Unpaired
 from whence.expected_gradients import rows_or_baseline
+from whence.naming import floating
 from whence.problem import NO_DEPENDENCE, Problem, unit
 from whence.registry import Method, register
 from whence.rule import Rules
 from whence.run import Rows
 from whence.sampler import Stratum, average
-from whence.shares import Shares, joined, sums
+from whence.shares import Shares, joined, norms, sums
 from whence.site import Parameter
 
 # The chunk that is tried first: so many rows, or values of the input.
 MOST_ROWS, MEMORY = 64, 500_000
+# Of Σ|shares|: what rounding may leave of the sum, by the floating type.
+ROUNDING = {"float16": 0.1, "bfloat16": 0.5, "float32": 1e-4}
 Answer = Callable[[Problem, Ruled], Shares]
 Function = Callable[[Leaves], Array]
 
@@ -149,7 +152,7 @@ class DeepLift(Method):
 
 @register(
     "deepshap",
-    "A = E_{x'∼D} [m(x, x') ⊙ (x − x')]",
+    "A = mean over x' of m(x, x') ⊙ (x − x')",
     "Lundberg, Lee 2017, arXiv:1705.07874; Chen, Lundberg, Lee 2022, Nature Communications 13",
     needs=("gradient", "background"),
     title="DeepSHAP",
@@ -203,12 +206,23 @@ def _against(problem: Problem, ruled: Ruled, absent: Leaves, last: bool) -> Shar
         values.append(ops.wide(m) * (change[:, None] if problem.every_class else change))
     total = sum(sums(ops, leaf, y.ndim) for leaf in values)
     output, absent_output = (ops.numpy(each).astype(np.float64) for each in (y, y0))
+    residual = np.asarray(total - (output - absent_output))
+    size = np.asarray(sum(norms(ops, leaf, y.ndim) for leaf in values))
+    complete = np.abs(residual) <= ROUNDING.get(floating(y), 1e-9) * np.maximum(
+        size, np.abs(output - absent_output)
+    )
+    if not complete.all():
+        problem.run.note(
+            "the shares do not sum to f(x) − f(x'): part of the model lies beyond its graph (NumPy, .item(), no_grad, "
+            "a place or mask that depends on the input); the residual holds what is missing"
+        )
     return Shares(
         tuple(values),
         np.ones(len(problem.rows), dtype=np.int64),
+        converged=complete,
         output=output,
         baseline_output=absent_output,
-        residual=np.asarray(total - (output - absent_output)),
+        residual=residual,
     )
 
 

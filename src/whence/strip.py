@@ -40,7 +40,7 @@ def captioned_overlay(
     if result.settings.get("baseline"):
         details.insert(0, f"compared with {result.settings['baseline']}")
     if result.settings.get("at"):
-        details.append(f"at {result.settings['at']}")
+        details.append(f"at {result.settings.get('site', result.settings['at'])}")
     heading = f"{written(result.method)}: {target_text(result, row)}"
     return with_strip(drawn, heading, [" · ".join(details)], signed, zero=not map.any())
 

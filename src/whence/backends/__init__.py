@@ -225,6 +225,15 @@ class Ruled(Protocol):
         """How much relevance did not reach the leaves, by what kept it, where `rules.account` asks for it."""
         ...
 
+    @property
+    def boxed(self) -> Sequence[Any]:
+        """The rules (box) that need to know the least and the largest inputs.
+
+        Raises:
+            Refused: one stands where they say nothing.
+        """
+        ...
+
     def bound(self, function: Callable[[Leaves], Array], low: Leaves, high: Leaves) -> None:
         """Tell rules for bounded inputs (box) what the least and the largest inputs are.
 

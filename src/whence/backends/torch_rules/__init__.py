@@ -99,6 +99,11 @@ class TorchRuled:
         self._rescale.against(run)
         return run.y.detach()
 
+    @property
+    def boxed(self) -> list[Any]:
+        """The box rules of first layers."""
+        return [] if self._relevance is None else self._relevance.boxed
+
     def bound(self, function: Callable[[Leaves], Array], low: Leaves, high: Leaves) -> None:
         """Tell the box rule what the least and the largest inputs are.
 

@@ -13,6 +13,7 @@ from whence.backends.torch_rules.graph import Met
 from whence.backends.torch_rules.recording import Operation
 
 BIASES, EPSILON, ELSEWHERE = "biases and constants", "epsilon", "elsewhere"
+SIDES = "biases, and units of one sign"
 _LABELS = {
     **dict.fromkeys(("dense", "convolution", "sum", "scale", "norm", "move", "maximum"), BIASES),
     **dict.fromkeys(("relu", "activation", "cell"), "activations"),
@@ -54,8 +55,10 @@ class Account:
         run.hook(met, count)
 
 
-def label_of(met: Met) -> str:
-    """Return under what name an operation's loss is counted."""
+def label_of(met: Met, one_sided: bool = False) -> str:
+    """Return under what name an operation's loss is counted; `one_sided` rules may lose a whole side of a unit."""
+    if one_sided:
+        return SIDES
     return _LABELS.get(met.family or "", ELSEWHERE)
 
 

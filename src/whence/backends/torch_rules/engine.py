@@ -53,7 +53,6 @@ class Recorded:
             met(self.y, self.leaves, recorder) if self._walks and self.y.requires_grad else []
         )
         self.operations: list[Operation] = recorder.operations
-        self.reads_values = recorder.reads_values
         recorder.forget()
 
     def hook(self, at: Met, rule: Callable[[Gradients, Gradients], Gradients]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -67,11 +66,6 @@ def met(y: torch.Tensor, leaves: Sequence[torch.Tensor], recorder: Recorder) -> 
             plain = _short(node) == _WRITES or _stem(_short(node)) in _VIEWS
             found.append(Met(node, None, "move" if plain else None, varying))
     return found
-
-
-def counted(every: Sequence[Met]) -> Counter[tuple[str, str | None]]:
-    """Return how often each operation was met, with its family."""
-    return Counter((each.name, each.family) for each in every)
 
 
 def _reaching(y: torch.Tensor, leaves: Sequence[torch.Tensor]) -> dict[Any, None]:

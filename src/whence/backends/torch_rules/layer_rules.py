@@ -7,12 +7,13 @@ the input), or relevance itself for the rules that give some to inputs that are 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from whence.backends.torch_rules.layers import Layer
 
-Bounds = tuple[torch.Tensor, torch.Tensor]
+Bounds = tuple[Any, Any]
 
 
 def ratio(relevance: torch.Tensor, z: torch.Tensor, epsilon: float) -> torch.Tensor:
@@ -86,7 +87,7 @@ def _shared(
 def box(layer: Layer, relevance: torch.Tensor, bounds: Bounds) -> torch.Tensor:
     """Relevance by x w − l w⁺ − h w⁻, for inputs in [l, h]."""
     weight, x = layer.weight, layer.x.detach()
-    low, high = (bound.to(x).expand_as(x) for bound in bounds)
+    low, high = (torch.as_tensor(bound).to(x).expand_as(x) for bound in bounds)
     parts = ((x, weight), (low, -weight.clamp(min=0)), (high, -weight.clamp(max=0)))
     with torch.enable_grad():
         values = [part.clone().requires_grad_() for part, _ in parts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,10 @@ from whence.composite import Composite, LayerRule
 from whence.errors import BadInput
 from whence.naming import unknown
 
-_RESHAPED = frozenset((aten.view, aten._unsafe_view, aten.reshape, aten._reshape_alias))
+RESHAPED = frozenset(
+    (aten.view, aten._unsafe_view, aten.reshape, aten._reshape_alias, aten.squeeze, aten.unsqueeze, aten.permute,
+     aten.transpose, aten.t)
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +35,7 @@ class Layer:
     scale: torch.Tensor | None
     shift: torch.Tensor | None
     offset_is_constant: bool = True
+    is_first: bool = False
 
     @property
     def x(self) -> torch.Tensor:
@@ -85,7 +90,7 @@ class Layer:
 
     @property
     def _other(self) -> int:
-        return 1 if self._convolves else next(i for i in FACTORS[self.operation.kind] if i != self.edge)
+        return _other(self.operation, self.edge)
 
 
 def layers(every: Sequence[Met], composite: Composite) -> dict[Any, Layer]:
@@ -111,8 +116,9 @@ def layers(every: Sequence[Met], composite: Composite) -> dict[Any, Layer]:
         assert each.operation is not None
         rule = _chosen(composite, each, position, len(ordered), each.node in first)
         found[each.node] = Layer(
-            each.operation, _edge(each), rule, *_tail(each, uses), not each.varying[0] or _edge(each) == 0
-        )
+            each.operation, _edge(each), rule, *_tail(each, _edge(each), uses),
+            not each.varying[0] or _edge(each) == 0, each.node in first,
+        )  # fmt: skip
     return found
 
 
@@ -131,6 +137,12 @@ def check_names(composite: Composite, names: Iterable[str]) -> None:
 def _fits(name: str, pattern: str) -> bool:
     """Tell whether a pattern names a module, or one that holds it."""
     return fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")
+
+
+def _other(operation: Operation, edge: int) -> int:
+    """Return where the constant factor stands."""
+    factors = FACTORS.get(operation.kind)
+    return 1 if factors is None else next(place for place in factors if place != edge)
 
 
 def _edge(met: Met) -> int:
@@ -165,28 +177,65 @@ def _first(every: Sequence[Met], linear: Sequence[Met]) -> set[Any]:
     return {each.node for each in linear if not above[each.node]}
 
 
-def _tail(met: Met, uses: dict[Any, list[Met]]) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+def _tail(met: Met, edge: int, uses: dict[Any, list[Met]]) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Return scale and shift of what a layer alone is followed by: a bias that is added apart, a batch norm."""
-    here, shift = met, None
-    width = met.operation.outputs[0].shape[-1] if met.operation is not None else 0
-    while len(uses[here.node]) == 1:
+    assert met.operation is not None
+    here, z = met, met.operation.outputs[0]
+    dense = met.family == "dense"
+    # Of W x the units stand before the columns.
+    channel = 1 if not dense else z.ndim - 1 if edge < _other(met.operation, edge) else z.ndim - 2
+    beside = (1,) * (z.ndim - channel - 1)
+    axis: int | None = channel
+    while axis is not None and len(uses[here.node]) == 1:
         here = uses[here.node][0]
         operation = here.operation
         if operation is None or not operation.outputs:
             break
-        if operation.kind in BATCH_NORMS and shift is None and here.family == "scale":
-            _, weight, bias, mean, variance, *rest = operation.arguments
-            scale = (variance + rest[-1]).rsqrt()
-            scale = scale if weight is None else scale * weight
-            shift = -mean * scale if bias is None else bias - mean * scale
-            spatial = (1,) * (operation.outputs[0].ndim - 2)
-            return scale.reshape(-1, *spatial), shift.reshape(-1, *spatial)
-        if operation.kind in _RESHAPED and met.family == "dense" and operation.outputs[0].shape[-1] == width:
+        y = operation.outputs[0]
+        if operation.kind in BATCH_NORMS and here.family == "scale" and axis == 1:
+            return _folded(operation, beside)
+        if operation.kind in RESHAPED:
+            axis = _carried(operation, axis)
             continue
-        if operation.kind is aten.add and met.family == "dense" and sum(here.varying) == 1 and shift is None:
-            constant = operation.arguments[0 if here.varying[1] else 1]
-            if isinstance(constant, torch.Tensor) and constant.shape == (width,):
-                shift = constant
-                continue
+        constant = _constant(here)
+        # Not with an axis of 1 in front, which may be the batch.
+        wanted = (z.shape[channel], *(1,) * (y.ndim - axis - 1))
+        if constant is not None and dense and tuple(constant.shape) == wanted:
+            return None, constant.reshape(-1, *beside)
         break
-    return None, shift
+    return None, None
+
+
+def _folded(operation: Operation, beside: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    _, weight, bias, mean, variance, *rest = operation.arguments
+    scale = (variance + rest[-1]).rsqrt()
+    scale = scale if weight is None else scale * weight
+    shift = -mean * scale if bias is None else bias - mean * scale
+    return scale.reshape(-1, *beside), shift.reshape(-1, *beside)
+
+
+def _constant(met: Met) -> torch.Tensor | None:
+    operation = met.operation
+    if operation is None or operation.kind is not aten.add or sum(met.varying) != 1:
+        return None
+    constant = operation.arguments[0 if len(met.varying) > 1 and met.varying[1] else 1]
+    return constant if isinstance(constant, torch.Tensor) else None
+
+
+def _carried(operation: Operation, axis: int) -> int | None:
+    """Return where an axis stands after a view or a permutation; None where it was taken apart."""
+    before, after = operation.arguments[0].shape, operation.outputs[0].shape
+    if operation.kind in (aten.permute, aten.transpose, aten.t):
+        given = operation.arguments[1:]
+        order = list(range(len(before)))
+        if operation.kind is aten.permute:
+            order = [each % len(before) for each in given[0]]
+        else:
+            one, two = (each % len(before) for each in (given or (0, 1)))
+            order[one], order[two] = order[two], order[one]
+        return order.index(axis)
+    inner = math.prod(before[axis + 1 :])
+    for place, size in enumerate(after):
+        if size == before[axis] and math.prod(after[place + 1 :]) == inner:
+            return place
+    return None

@@ -80,7 +80,6 @@ class Recorder(TorchDispatchMode):
         self.operations: list[Operation] = []
         # What custom functions took and gave behind the graph: their operands and results are among it.
         self.unrecorded: list[tuple[torch.Tensor, Place | None]] = []
-        self.reads_values = False
         self._leaves = {id(leaf) for leaf in leaves}
         self._keeps, self._modules = keeps, modules
         # By storage: tensors that depend on the input without a gradient, and those kept for the rules.
@@ -147,9 +146,6 @@ class Recorder(TorchDispatchMode):
         return number
 
     def _see(self, result: Any, kind: Any, recorded: bool, operation: Operation | None) -> None:
-        if not recorded and not isinstance(result, (torch.Tensor, tuple, list)):
-            # .item(): what follows may depend on the value in any way.
-            self.reads_values = True
         if kind in _FRESH:
             return
         for each in _tensors((result,)):

@@ -18,10 +18,10 @@ from whence.backends.torch_rules.engine import Gradients, Recorded
 from whence.backends.torch_rules.families import BATCH_NORMS, family
 from whence.backends.torch_rules.graph import Met
 from whence.backends.torch_rules.layer_rules import Bounds, damped, ratio
-from whence.backends.torch_rules.layers import Layer, layers
+from whence.backends.torch_rules.layers import RESHAPED, Layer, layers
 from whence.backends.torch_rules.recording import Operation, aten
-from whence.composite import Composite
-from whence.errors import Unpaired
+from whence.composite import Composite, LayerRule
+from whence.errors import Refused, Unpaired
 from whence.rule import NOT_CONSERVING, UNCONSERVED
 
 # Below these relevance travels, and no density of it.
@@ -40,7 +40,7 @@ class Keeps:
 
     def __call__(self, kind: Any, moving: int, arguments: Sequence[Any]) -> bool:
         """Tell whether to keep the values of a call."""
-        if self._all or kind in BATCH_NORMS or kind in (aten.view, aten._unsafe_view):
+        if self._all or kind in BATCH_NORMS or kind in RESHAPED:
             return True
         if kind is aten.add:
             return isinstance(arguments[1], torch.Tensor)
@@ -65,6 +65,21 @@ class Relevance:
         self.relevant = tuple(node in self._flagged for node in edges)
         self.notes = [UNCONSERVED] if any(each.family in NOT_CONSERVING for each in run.every) else []
 
+    @property
+    def boxed(self) -> list[LayerRule]:
+        """The box rules of the layers that the input reaches before any other.
+
+        Raises:
+            Refused: a box rule without bounds of its own stands further up.
+        """
+        found = [each for each in self._layers.values() if each.rule.kind == "box"]
+        for each in found:
+            if not each.is_first and (each.rule.low is None or each.rule.high is None):
+                raise Refused(
+                    "lrp: a box rule above the first layer needs the bounds of that layer's input: low, high"
+                )
+        return list(dict.fromkeys(each.rule for each in found if each.is_first))
+
     def bound(self, low: Recorded, high: Recorded) -> None:
         """Learn what the box rule's layers take in where the input is at its least and at its most.
 
@@ -77,6 +92,8 @@ class Relevance:
                 "the model does other operations for the least and the largest input than for this one"
             )
         for layer in self._layers.values():
+            if not layer.is_first:
+                continue
             place = places[id(layer.operation)]
             ends = (run.operations[place].arguments[layer.edge] for run in (low, high))
             self._bounds[id(layer.operation)] = tuple(ends)  # pyright: ignore[reportArgumentType]
@@ -92,8 +109,9 @@ class Relevance:
         flagged = met.node in self._flagged
         layer = self._layers.get(met.node)
         damped = layer is not None and layer.rule.kind == "epsilon"
+        sided = layer is not None and not damped
         if self._account is not None:
-            self._account.take(self._run, met, EPSILON if damped else label_of(met))
+            self._account.take(self._run, met, EPSILON if damped else label_of(met, sided))
         if layer is not None:
             self._attach_layer(met, layer, flagged)
         elif flagged and _passes(met):
@@ -111,7 +129,7 @@ class Relevance:
         if not emits:
             self._convert(met)
         if self._account is not None:
-            self._account.give(self._run, met, label_of(met))
+            self._account.give(self._run, met, label_of(met, sided))
 
     def _attach_layer(self, met: Met, layer: Layer, flagged: bool) -> None:
         kind, edge = layer.rule.kind, _edge_of(met, layer)
@@ -132,7 +150,8 @@ class Relevance:
             elif kind == "alpha_beta":
                 shared = layer_rules.alpha_beta(layer, relevance)
             elif kind == "box":
-                shared = layer_rules.box(layer, relevance, bounds[id(layer.operation)])
+                own = (layer.rule.low, layer.rule.high)
+                shared = layer_rules.box(layer, relevance, bounds.get(id(layer.operation), own))
             else:
                 shared = layer_rules.spread(layer, relevance)
             return tuple(shared if place == edge else each for place, each in enumerate(inputs))
