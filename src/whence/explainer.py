@@ -111,7 +111,7 @@ def _wrapped(question: Question, method: Method, shares: Shares, seconds: float)
     output = problem.output if shares.output is None else shares.output
     if not np.isfinite(output).all():
         raise BadInput(NOT_FINITE)
-    if hasattr(method, "max_evaluations"):
+    if method.rules() is None:
         _note_budget(run, shares)
     channel_axis, size = extent(problem, shares.values[0])
     return Attribution(

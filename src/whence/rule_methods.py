@@ -26,7 +26,7 @@ from whence.site import Parameter
 
 # The chunk that is tried first: so many rows, or values of the input.
 MOST_ROWS, MEMORY = 64, 500_000
-# Of Σ|shares|: what rounding may leave of the sum, by the floating type.
+# Of Σ|shares| or of f: what rounding may leave of the sum, by the floating type.
 ROUNDING = {"float16": 0.1, "bfloat16": 0.5, "float32": 1e-4}
 Answer = Callable[[Problem, Ruled], Shares]
 Function = Callable[[Leaves], Array]
@@ -208,9 +208,8 @@ def _against(problem: Problem, ruled: Ruled, absent: Leaves, last: bool) -> Shar
     output, absent_output = (ops.numpy(each).astype(np.float64) for each in (y, y0))
     residual = np.asarray(total - (output - absent_output))
     size = np.asarray(sum(norms(ops, leaf, y.ndim) for leaf in values))
-    complete = np.abs(residual) <= ROUNDING.get(floating(y), 1e-9) * np.maximum(
-        size, np.abs(output - absent_output)
-    )
+    largest = np.maximum(size, np.maximum(np.abs(output), np.abs(absent_output)))
+    complete = np.abs(residual) <= ROUNDING.get(floating(y), 1e-9) * largest
     if not complete.all():
         problem.run.note(
             "the shares do not sum to f(x) − f(x'): part of the model lies beyond its graph (NumPy, .item(), no_grad, "
