@@ -540,17 +540,19 @@ def test_tokens_are_laid_out_as_the_picture_was_cut():
         assert relative(abs(found(whence.EigenCAM())[row]), abs(slow.eigencam(z[row]))) <= 1e-10
 
 
-def test_a_grid_can_be_given_and_what_makes_no_square_is_refused():
+def test_tokens_lie_as_the_picture_does_a_grid_can_be_given_and_what_makes_none_is_refused():
     wide = seeded(1, lambda: ViT(False, blocks=Block())).eval()
     wide.place = nn.Parameter(torch.zeros(1, 1, 16))
     x = random(2, 3, 16, 64, dtype=torch.float32)
-    square = whence.explain(wide, x, "gradcam")
-    assert square.values.shape == (2, 1, 4, 4)
-    told = whence.explain(wide, x, "gradcam", reshape=(2, 8))
-    assert torch.equal(told.values.reshape(2, -1), square.values.reshape(2, -1))
+    inferred = whence.explain(wide, x, "gradcam")
+    assert inferred.values.shape == (2, 1, 2, 8)
+    assert whence.explain(wide, x.mT, "gradcam").values.shape == (2, 1, 8, 2)
+    assert whence.explain(wide, x[..., :48], "gradcam").values.shape == (2, 1, 2, 6)
+    told = whence.explain(wide, x, "gradcam", reshape=(4, 4))
+    assert torch.equal(told.values.reshape(2, -1), inferred.values.reshape(2, -1))
     assert told.heatmap().shape == (2, 16, 64)
-    with pytest.raises(whence.BadInput, match="12 tokens make no square"):
-        whence.explain(wide, x[..., :48], "gradcam")
+    with pytest.raises(whence.BadInput, match=r"14 tokens, .* make no grid of the picture's 16 : 60"):
+        whence.explain(wide, x[..., :60], "gradcam")
     with pytest.raises(whence.BadInput, match="32 positions, and the layer has 16 tokens"):
         whence.explain(wide, x, "gradcam", reshape=(4, 8))
     with pytest.raises(whence.BadInput, match="reshape is for tokens"):

@@ -99,7 +99,7 @@ class CAM(_LayerMap):
 
     Attributes:
         layer: the module whose output is drawn; None takes the last with an extent in space (a note says which).
-        reshape: (height, width) of the grid that tokens make; None infers a square for pictures, else a line.
+        reshape: (height, width) of the grid that tokens make; None infers that of a picture (its sides), else a line.
 
     Raises:
         Refused: f is not Σ w mean(z) + b, which is tried at points near the activation and far from it.

@@ -138,10 +138,10 @@ class Grid:
 
 
 def grid(problem: Problem, shape: Sequence[int], reshape: Reshape) -> Grid:
-    """Return the grid of an activation of this shape: tokens of pictures make a square, others a line.
+    """Return the grid of an activation of this shape: tokens of pictures lie as these do, others in a line.
 
     Raises:
-        BadInput: the tokens make no square, or do not fill the grid that was given.
+        BadInput: the tokens make no such grid, or do not fill the one that was given.
     """
     site = problem.site
     last = isinstance(site, SpatialLayer) and site.channels_last
@@ -160,12 +160,27 @@ def grid(problem: Problem, shape: Sequence[int], reshape: Reshape) -> Grid:
         return Grid((shape[2],), False)
     if problem.inputs[0].ndim < 4 and not problem.run.pictures:
         return Grid((tokens,), True)
+    height, width = _picture_size(problem)
     for places in (tokens, tokens - 1):
-        if places and isqrt(places) ** 2 == places:
-            return Grid((isqrt(places),) * 2, True)
+        # Patches are square, so their grid has the sides of the picture: h : w = height : width.
+        rows = isqrt(places * height // width)
+        if rows and rows * rows * width == places * height and rows * width % height == 0:
+            return Grid((rows, rows * width // height), True)
     raise BadInput(
-        f"{tokens} tokens make no square, with a class token or without; say their grid: reshape=(height, width)"
+        f"{tokens} tokens, with a class token or without, make no grid of the picture's {height} : {width}; say which "
+        "they make: reshape=(height, width)"
     )
+
+
+def _picture_size(problem: Problem) -> tuple[int, int]:
+    """Return height and width of the picture that the model sees."""
+    shown = problem.run.preprocess
+    given = getattr(shown, "crop", None) or getattr(shown, "size", None)
+    if given is not None:
+        return (given, given) if isinstance(given, int) else (given[0], given[1])
+    leaf = problem.inputs[0]
+    one, two = problem.at_inputs().spatial_axes(leaf)
+    return int(leaf.shape[one]), int(leaf.shape[two])
 
 
 def observed(problem: Problem, reshape: Reshape, maps: Maps) -> tuple[Array, Grid]:

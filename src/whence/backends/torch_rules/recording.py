@@ -221,14 +221,15 @@ def _storage(tensor: torch.Tensor) -> int:
 def _place(frame: FrameType | None, modules: Mapping[int, str]) -> Place:
     """Return the innermost line of the user's own code, and the innermost module of the model."""
     file, line, module = "", 0, None
-    while frame is not None and (not file or module is None):
+    while frame is not None:
         package = frame.f_globals.get("__name__", "")
         if package == _SESSION:
-            break
+            return Place(file, line, module or "")
         if not package.startswith(_OWN) and not file:
             file, line = frame.f_code.co_filename, frame.f_lineno
         holder = frame.f_locals.get("self")
         if module is None and isinstance(holder, nn.Module):
             module = modules.get(id(holder))
         frame = frame.f_back
-    return Place(file, line, module or "")
+    # Beyond the model: the target, the preprocessing.
+    return Place("", 0, "")
