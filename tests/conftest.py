@@ -13,3 +13,14 @@ import pytest
 def generator():
     """Return a random generator with a seed of its own."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Run a module's tests on one thread: sums are then added up in one order."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

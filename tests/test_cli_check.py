@@ -17,7 +17,7 @@ from PIL import Image
 from whence import cli
 
 SOURCE = Path(__file__).parents[1] / "src"
-RULES = ["guided_backprop", "deconvnet", "deeplift", "lrp"]
+RULES = ["guided_backprop", "deeplift", "deconvnet", "lrp"]
 MODULE = """
     import torch
     from torch import nn

@@ -20,6 +20,7 @@ from models import pictures, relative
 from oracles_chain import Chain
 from whence import Refused, data, zoo
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 D = torch.float64
 MOBILENET = Path(__file__).parents[2] / "shared" / "models" / "mobilenet_v2.safetensors"
 PHOTOGRAPH = MOBILENET.parents[1] / "images" / "cat.jpg"
@@ -31,14 +32,6 @@ REFUSED = {
 }
 EVERY = ARCHITECTURES | {name: case for name, case in AWKWARD.items() if name not in REFUSED}
 every = pytest.mark.parametrize("name", EVERY)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def gap(result):

@@ -11,11 +11,12 @@ from torch import nn
 import oracles_chain as chains
 import oracles_rules as rules
 import whence
-from architectures import ARCHITECTURES, AWKWARD, base
+from architectures import ARCHITECTURES, asked, base
 from models import relative, unexpected
 from whence import BadInput, composite, data, zoo
 from whence.composite import Composite, LayerRule
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 D = torch.float64
 SUMS = (
     "resnet",
@@ -29,19 +30,6 @@ SUMS = (
     "lstm_cells",
 )
 ATTENTION = ("vit", "transformer")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def asked(name, batch=3):
-    case = ARCHITECTURES.get(name) or AWKWARD[name]
-    return case.make().to(D), case.inputs(batch, D)
 
 
 # ---- the twins -------------------------------------------------------------------------------------------------

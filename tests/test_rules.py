@@ -19,31 +19,19 @@ from torch import nn
 
 import oracles_rules as rules
 import whence
-from architectures import ARCHITECTURES, AWKWARD, RELUS, base
+from architectures import ARCHITECTURES, RELUS, asked, base
 from architectures.awkward import Between
 from architectures.functions import CumulativeSoftmax, Swish
 from models import assert_same, relative, state_of
 from oracles_chain import Chain
 from whence import Refused
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 D = torch.float64
 RULES = {"guided_backprop": rules.guided, "deconvnet": rules.deconvnet}
 METHODS = (*RULES, "deeplift", "lrp")
 both = pytest.mark.parametrize("method", RULES)
 every_method = pytest.mark.parametrize("method", METHODS)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def asked(name, batch=3):
-    case = ARCHITECTURES.get(name) or AWKWARD[name]
-    return case.make().to(D), case.inputs(batch, D)
 
 
 def between(function, **sizes):

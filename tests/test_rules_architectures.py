@@ -10,6 +10,7 @@ from architectures import ARCHITECTURES, AWKWARD, base
 from models import assert_same, relative, state_of
 from whence import composite
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 D = torch.float64
 # Networks without a ReLU, for which guided backprop and DeconvNet are the plain gradient and refuse.
 SMOOTH = ("cnn_1d", "lstm", "efficientnet", "vit", "transformer")
@@ -38,14 +39,6 @@ each_rule = pytest.mark.parametrize(
         for case in CASES
     ],
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @each_rule

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from whence.cli_options import ModelFlags
 
 DERIVATIVE: Final = "derivative"
-WITH_RULES: Final = ("guided_backprop", "deconvnet", "deeplift", "lrp")
 
 
 def run(
@@ -39,7 +38,7 @@ def run(
         raise BadInput(f"check: the model is named twice, {model} and --model {flags.model}; name it once")
     source = cli_work.request(replace(flags, model=model)).load(flags.weights[0] if flags.weights else None)
     given = _given(source, picture)
-    found = {name: _covered(source, given, name) for name in (WITH_RULES if names is None else names)}
+    found = {name: _covered(source, given, name) for name in (_with_rules() if names is None else names)}
     _print(console, source, found)
     unknown = sorted({row.operation for each in found.values() for row in each.unknown})
     if unknown:
@@ -54,6 +53,16 @@ def run(
             for name, each in found.items()
         },
     }
+
+
+def _with_rules() -> list[str]:
+    """Return the methods that have rules, the first of each set."""
+    found: dict[str, str] = {}
+    for name, record in registry.methods().items():
+        rules = record.cls().rules()
+        if rules is not None:
+            found.setdefault(rules.name, name)
+    return list(found.values())
 
 
 def _covered(source: Source, given: UInt8[np.ndarray, "1 h w c"], name: str) -> Coverage:
@@ -85,7 +94,8 @@ def _print(console: Console, source: Source, found: dict[str, Coverage]) -> None
     table.add_column("operation", no_wrap=True)
     table.add_column("calls", justify="right")
     for name in found:
-        table.add_column(name, overflow="fold")
+        # At an underscore a long name may break, and nowhere else.
+        table.add_column(name.replace("_", "_\n"), overflow="fold")
     for key in ruled:
         # Empty: this method does not meet it, or sees a ReLU in it.
         row, taken = kinds[key], (each.get(key, "") for each in rules)

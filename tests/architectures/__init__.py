@@ -5,6 +5,8 @@ ruled or refused by name, never passed over. `RELUS` and `ACTIVATIONS` are funct
 the same ReLU, and every elementwise activation of `torch.nn.functional`.
 """
 
+import torch
+
 from .attention import ATTENTION
 from .awkward import AWKWARD as _AWKWARD
 from .base import Architecture
@@ -16,4 +18,10 @@ from .spellings import ACTIVATIONS, RELUS
 ARCHITECTURES = {each.name: each for each in (*CLASSIC, *RESIDUAL, *MOBILE, *ATTENTION)}
 AWKWARD = {each.name: each for each in _AWKWARD}
 
-__all__ = ["ACTIVATIONS", "ARCHITECTURES", "AWKWARD", "RELUS", "Architecture"]
+__all__ = ["ACTIVATIONS", "ARCHITECTURES", "AWKWARD", "RELUS", "Architecture", "asked"]
+
+
+def asked(name, batch=3, dtype=torch.float64):
+    """Return a model by its name, and a batch of inputs for it, in float64 unless another type is asked for."""
+    case = ARCHITECTURES.get(name) or AWKWARD[name]
+    return case.make().to(dtype), case.inputs(batch, dtype)

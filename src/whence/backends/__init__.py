@@ -11,13 +11,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from whence.backends.arrays import Array as Array
+from whence.backends.arrays import Leaves as Leaves
+from whence.backends.arrays import Operations as Operations
 from whence.errors import BadInput, UnsupportedByBackend
 from whence.rule import Met, Rules
-
-Array = Any
-"""A framework's own array; shapes stand in the docstrings."""
-Leaves = tuple[Array, ...]
-"""The arrays that are explained together, each [batch, ...]."""
 
 
 @dataclass(frozen=True)
@@ -61,68 +59,6 @@ class Swap:
 
     parameter: str
     replacement: Array
-
-
-class Operations(Protocol):
-    """The few array functions that the wings need, on the framework's own arrays."""
-
-    def like(self, value: Any, reference: Array) -> Array:
-        """Return `value` as an array of the reference's dtype and device."""
-        ...
-
-    def array(self, value: np.ndarray, reference: Array) -> Array:
-        """Return NumPy numbers of any kind on the reference's device; floats in the accumulator's dtype."""
-        ...
-
-    def numpy(self, array: Array) -> np.ndarray: ...
-    def wide(self, array: Array) -> Array:
-        """Return the array in the accumulator's dtype: float32, or float64 where it already is."""
-        ...
-
-    def cast(self, array: Array, reference: Array) -> Array: ...
-    def copy(self, array: Array) -> Array:
-        """Return the same values in memory of their own, differentiably."""
-        ...
-
-    def laid_out(self, array: Array, channels_last: bool) -> Array:
-        """Return pictures [n, c, h, w] with their channels last (or first) in memory, differentiably; others as is."""
-        ...
-
-    def take(self, array: Array, rows: np.ndarray) -> Array: ...
-    def put(self, array: Array, rows: np.ndarray, value: Array) -> None:
-        """Write `value` into the rows of `array`, in place; only ever called on arrays made here."""
-        ...
-
-    def accumulate(
-        self, sums: Array, cell: np.ndarray, weight: np.ndarray, rows: Array
-    ) -> Callable[[], None]:
-        """Prepare sums[cell[e]] += weight[e] · rows[e] for rows [entries, d]; what is returned writes it, in place."""
-        ...
-
-    def zeros(self, shape: Sequence[int], reference: Array) -> Array: ...
-    def concatenate(self, arrays: Sequence[Array], axis: int = 0) -> Array: ...
-    def argsort(self, array: Array) -> Array:
-        """Return the stable order of the last axis."""
-        ...
-
-    def along(self, array: Array, order: Array) -> Array:
-        """Return the last axis rearranged by an order."""
-        ...
-
-    def stack(self, arrays: Sequence[Array], axis: int = 0) -> Array: ...
-    def where(self, condition: Array, yes: Array, no: Array) -> Array: ...
-    def transpose(self, array: Array, axes: Sequence[int]) -> Array: ...
-    def resize(self, array: Array, size: tuple[int, int]) -> Array:
-        """Resize [n, c, h, w] bilinearly, with antialiasing where it shrinks."""
-        ...
-
-    def softmax(self, array: Array) -> Array: ...
-    def log_softmax(self, array: Array) -> Array: ...
-    def log(self, array: Array) -> Array: ...
-    def sigmoid(self, array: Array) -> Array: ...
-    def is_float(self, array: Array) -> bool: ...
-    def is_finite(self, array: Array) -> bool: ...
-    def is_array(self, value: Any) -> bool: ...
 
 
 class Session(Protocol):

@@ -77,14 +77,6 @@ _FIXED: dict[Any, str] = {
     **dict.fromkeys(_named(_POWERS), "power"),
     **dict.fromkeys(_named(_ORDERS), "order"),
 }
-KNOWN = (
-    frozenset(_FIXED)
-    | frozenset(FACTORS)
-    | CONVOLUTIONS
-    | frozenset(BATCH_NORMS)
-    | {aten.div, aten.pow, aten._trilinear}
-)
-"""Every operation that belongs to a family."""
 WITH_CONSTANTS = frozenset(_named("maximum minimum fmax fmin"))
 
 

@@ -53,7 +53,6 @@ class Operation:
     hidden: bool
     on_view: bool
     place: Place | None
-    shapes: tuple[tuple[int, ...], ...] = ()
     source: int | None = None
     outputs: list[Any] = field(default_factory=list[Any])
 
@@ -124,7 +123,6 @@ class Recorder(TorchDispatchMode):
             tuple(None if isinstance(each, (torch.Tensor, list)) else each for each in settings),
             arguments, kwargs, hidden, on_view,
             None if self._modules is None else _place(sys._getframe(2), self._modules),
-            tuple(tuple(each.shape) for each in args if isinstance(each, torch.Tensor)),
             _storage(args[0]) if kind is aten.clone else None,
         )  # fmt: skip
         if keep:
