@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import subprocess
 import sys
 import time
 import warnings
@@ -21,9 +20,11 @@ HERE = Path(__file__).resolve().parent
 try:
     import cases
     import measure
+    import peak
     import torch
     from captum.attr import IntegratedGradients
     from cases import Case, hand_written
+    from coalitions import coalition_tables
     from measure import Table, interleaved, machine, milliseconds, relative
     from rich.console import Console
     from rules import rules_in_units
@@ -204,10 +205,10 @@ def memory(found: list[Case], effort: Effort, folder: Path) -> Table:
             case.heavy and effort is QUICK
         ):
             continue
-        ours = [_peak("whence", case.name, steps, folder) for steps in effort.memory]
+        ours = [peak.fresh("whence", case.name, steps, folder) for steps in effort.memory]
         # 256 photographs at once would take some 13 GiB.
         theirs = [
-            f"{_peak('captum', case.name, steps, folder):,} MiB"
+            f"{peak.fresh('captum', case.name, steps, folder):,} MiB"
             for steps in ((16,) if case.heavy else (16, 256))
         ]
         theirs += ["not tried"] * (2 - len(theirs))
@@ -215,14 +216,6 @@ def memory(found: list[Case], effort: Effort, folder: Path) -> Table:
             (case.name, *(f"{each:,} MiB" for each in ours), f"{ours[-1] / ours[0]:.2f}", *theirs)
         )
     return table
-
-
-def _peak(library: str, name: str, steps: int, folder: Path) -> int:
-    command = [sys.executable, str(HERE / "peak.py"), library, name, str(steps), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed: {done.stderr.strip()}")
-    return int(done.stdout)
 
 
 def measured(found: list[Case], effort: Effort, folder: Path) -> Iterator[Table]:
@@ -236,6 +229,7 @@ def measured(found: list[Case], effort: Effort, folder: Path) -> Iterator[Table]
     yield exact_integrals(found, 3 if effort is FULL else 1, explained)
     yield all_classes(found, effort)
     yield overhead(effort)
+    yield from coalition_tables(found, effort.light, folder)
 
 
 def ruled(found: list[Case], effort: Effort) -> Iterator[Table]:
@@ -245,9 +239,17 @@ def ruled(found: list[Case], effort: Effort) -> Iterator[Table]:
             yield rules_in_units(case, effort.light)
 
 
+def _asked(asked: argparse.Namespace, found: list[Case], effort: Effort) -> Iterator[Table]:
+    if asked.rules:
+        return ruled(found, effort)
+    if asked.coalitions:
+        return coalition_tables(found, effort.light, asked.data_dir)
+    return measured(found, effort, asked.data_dir)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description="Measure whence against captum 0.9.0 and a hand-written loop."
+        description="Measure whence against captum, shap, lime and loops by hand."
     )
     parser.add_argument(
         "--quick", action="store_true", help="few rounds and a smaller reference: a few minutes"
@@ -263,6 +265,9 @@ def main() -> int:
         "--only", metavar="WORDS", default="", help="only the cases whose name holds these words"
     )
     parser.add_argument("--rules", action="store_true", help="only what rules cost: half a minute")
+    parser.add_argument(
+        "--coalitions", action="store_true", help="only methods that switch features: a quarter of an hour"
+    )
     parser.add_argument("--out", type=Path, default=HERE / "results.md", metavar="FILE")
     asked = parser.parse_args()
     warnings.filterwarnings("ignore", module="captum")
@@ -280,7 +285,7 @@ def main() -> int:
     effort = QUICK if asked.quick else FULL
     about = machine() | {"effort": "quick" if asked.quick else "full"}
     tables: list[Table] = []
-    for table in ruled(found, effort) if asked.rules else measured(found, effort, asked.data_dir):
+    for table in _asked(asked, found, effort):
         table.print(console)
         tables.append(table)
     lines = ["# Benchmark", "", "Written by `make bench`.", ""]

@@ -103,7 +103,7 @@ def machine() -> dict[str, str]:
         "threads": f"{torch.get_num_threads()}, OMP_WAIT_POLICY={os.environ.get('OMP_WAIT_POLICY', 'not set')}",
         "load at the start": f"{os.getloadavg()[0]:.1f} (others' work on the same cores disturbs the times)",
         "versions": ", ".join(
-            f"{name} {_version(name)}" for name in ("whence", "captum", "torch", "numpy")
+            f"{name} {_version(name)}" for name in ("whence", "captum", "shap", "lime", "torch", "numpy")
         ) + f", Python {platform.python_version()}, {platform.system()} {platform.machine()}",
     }  # fmt: skip
 

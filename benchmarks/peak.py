@@ -1,8 +1,12 @@
-"""Print the peak memory, in MiB, of a fresh process that explains one case: peak.py LIBRARY CASE STEPS FOLDER."""
+"""Print the peak memory, in MiB, of a fresh process that explains one case: peak.py LIBRARY CASE SIZE FOLDER.
+
+LIBRARY is whence or captum (integrated gradients of SIZE steps), or a method of whence that takes SIZE samples.
+"""
 
 from __future__ import annotations
 
 import resource
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,15 +15,28 @@ import cases
 import whence
 
 
-def main(library: str, name: str, steps: int, folder: Path) -> None:
+def main(library: str, name: str, size: int, folder: Path) -> None:
     case = cases.load(name, folder)
-    if library == "whence":
-        whence.explain(case.model, case.x, target=case.target, baseline=case.black, steps=steps)
-    else:
+    if library == "captum":
         from captum.attr import IntegratedGradients
 
-        IntegratedGradients(case.model).attribute(case.x, case.black, case.target, n_steps=steps)
+        IntegratedGradients(case.model).attribute(case.x, case.black, case.target, n_steps=size)
+    elif library == "whence":
+        whence.explain(case.model, case.x, target=case.target, baseline=case.black, steps=size)
+    else:
+        patches = whence.features.patches(4)
+        given = {"features": patches, "baseline": case.black, "samples": size}
+        whence.explain(case.model, case.x, library, target=case.target, **given)
     print(round(peak()))
+
+
+def fresh(library: str, name: str, size: int, folder: Path) -> int:
+    """Return the peak of a process of its own, in MiB."""
+    command = [sys.executable, str(Path(__file__).resolve()), library, name, str(size), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed: {done.stderr.strip()}")
+    return int(done.stdout)
 
 
 def peak() -> float:

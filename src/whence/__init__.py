@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from whence import baseline as baseline
     from whence import composite as composite
     from whence import data as data
+    from whence import features as features
     from whence import path as path
     from whence import quadrature as quadrature
     from whence import target as target
@@ -45,22 +46,31 @@ if TYPE_CHECKING:
     from whence.gradient_methods import Saliency as Saliency
     from whence.gradient_methods import Sensitivity as Sensitivity
     from whence.guided_gradcam import GuidedGradCAM as GuidedGradCAM
+    from whence.hierarchy_methods import PartitionShap as PartitionShap
+    from whence.hierarchy_methods import ShapleyInteraction as ShapleyInteraction
     from whence.path_methods import BlurIntegratedGradients as BlurIntegratedGradients
     from whence.path_methods import GuidedIntegratedGradients as GuidedIntegratedGradients
     from whence.path_methods import IntegratedGradients as IntegratedGradients
     from whence.preprocess import Preprocess as Preprocess
     from whence.registry import methods as methods
     from whence.relevance_methods import LRP as LRP
+    from whence.rise_methods import RISE as RISE
     from whence.rule_methods import DeepLift as DeepLift
     from whence.rule_methods import DeepShap as DeepShap
     from whence.rule_methods import GuidedBackprop as GuidedBackprop
     from whence.sampler_methods import SmoothGrad as SmoothGrad
     from whence.sampler_methods import SmoothGradSquared as SmoothGradSquared
     from whence.sampler_methods import VarGrad as VarGrad
+    from whence.shapley_methods import ExactShapley as ExactShapley
+    from whence.shapley_methods import KernelShap as KernelShap
+    from whence.shapley_methods import ShapleySampling as ShapleySampling
     from whence.side_by_side import Comparison as Comparison
     from whence.side_by_side import compare as compare
     from whence.site import layer as layer
     from whence.site import parameters as parameters
+    from whence.surrogate_methods import LIME as LIME
+    from whence.switching_methods import FeatureAblation as FeatureAblation
+    from whence.switching_methods import Occlusion as Occlusion
 
 __version__ = "0.1.0"
 
@@ -81,15 +91,20 @@ _HOMES = {
     "path_methods": (
         "BlurIntegratedGradients", "GuidedIntegratedGradients", "IntegratedGradients",
     ),
+    "hierarchy_methods": ("PartitionShap", "ShapleyInteraction"),
     "relevance_methods": ("LRP",),
+    "rise_methods": ("RISE",),
     "rule_methods": ("DeepLift", "DeepShap", "GuidedBackprop"),
     "sampler_methods": ("SmoothGrad", "SmoothGradSquared", "VarGrad"),
     "preprocess": ("Preprocess",),
     "registry": ("methods",),
+    "shapley_methods": ("ExactShapley", "KernelShap", "ShapleySampling"),
     "side_by_side": ("Comparison", "compare"),
     "site": ("layer", "parameters"),
+    "surrogate_methods": ("LIME",),
+    "switching_methods": ("FeatureAblation", "Occlusion"),
 }  # fmt: skip
-_MODULES = ("baseline", "composite", "data", "path", "quadrature", "target", "units", "view", "zoo")
+_MODULES = ("baseline", "composite", "data", "features", "path", "quadrature", "target", "units", "view", "zoo")
 _home_of = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = ["__version__", *_home_of, *_MODULES]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]

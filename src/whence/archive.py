@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from whence.attribution import ARRAYS, Attribution, Trace, to_numpy
+from whence.attribution import ARRAYS, BY_FEATURE, Attribution, Trace, to_numpy
 from whence.errors import BadInput
 from whence.files import write_atomically
 
@@ -22,7 +22,9 @@ def write(result: Attribution, path: str | Path) -> Path:
     path = Path(path)
     arrays, structure = _flatten(result.values, "values")
     errors, error_structure = _flatten(result.standard_error, "standard_error")
-    arrays |= errors | _flatten(result.shares, "shares")[0]
+    arrays |= errors
+    for name in BY_FEATURE:
+        arrays |= _flatten(getattr(result, name), name)[0]
     # A target that is not numbers (a word, a place in a dense output, a neuron) is kept as text.
     named = result.target is not None and not hasattr(result.target, "shape")
     numbers = {name: getattr(result, name) for name in ARRAYS if not (named and name == "target")}
@@ -75,7 +77,7 @@ def _restored(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> Attribut
     return Attribution(
         values=_unflatten(arrays, "values", header["structure"]),
         standard_error=_unflatten(arrays, "standard_error", header["standard_error"]),
-        shares=arrays.get("shares"),
+        **{name: arrays.get(name) for name in BY_FEATURE},
         trace=trace,
         picture=arrays.get("picture"),
         size=None if size is None else tuple(size),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,10 +15,15 @@ from whence.naming import short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from rich.text import Text
 
 Reduce = Literal["sum", "abs", "norm"]
 # One number for each example.
-ARRAYS = ("target", "output", "baseline_output", "residual", "error", "evaluations", "converged")
+ARRAYS = (
+    "target", "output", "baseline_output", "residual", "error", "evaluations", "converged", "fidelity",
+)  # fmt: skip
+# One for each feature of each example, or for each pair of them.
+BY_FEATURE = ("shares", "interactions")
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,9 @@ class Attribution:
     `values` has the inputs' (or the layer's) structure, shapes and device, detached; with `target="all"` a class
     axis follows the batch axis. `residual` is Σ shares − (f(x) − f(x')), signed; `error` the estimated relative
     L1 error of the values; `standard_error` the sampling error of each value. All three are None where the method
-    promises nothing of the kind. `evaluations` counts gradients (or forwards) spent on each example. `size` is the
+    promises nothing of the kind. Where features are groups, `shares` [B, d] is one number per feature, named in
+    `settings["feature_names"]`; `interactions` [B, d, d] are the shares of pairs, whose rows sum to the shares; an
+    example with fewer features than another ends in NaN. `fidelity` [B] is a surrogate's R². `evaluations` counts gradients (or forwards) spent on each example. `size` is the
     input's own extent in space, where the values are a layer's: its map is stretched to it.
     """
 
@@ -57,6 +64,8 @@ class Attribution:
     evaluations: Any = None
     converged: Any = None
     shares: Any = None
+    fidelity: Any = None
+    interactions: Any = None
     trace: Trace | None = None
     notes: list[str] = field(default_factory=list[str])
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -92,9 +101,9 @@ class Attribution:
             return array[:, index]
 
         picked: dict[str, Any] = {
-            name: _map(getattr(self, name), pick) for name in ("values", "standard_error")
+            name: _map(getattr(self, name), pick) for name in ("values", "standard_error", *BY_FEATURE)
         }
-        for name in ("output", "baseline_output", "residual", "error", "converged"):
+        for name in ("output", "baseline_output", "residual", "error", "converged", "fidelity"):
             picked[name] = _map(getattr(self, name), pick)
         trace = self.trace
         if trace is not None:
@@ -116,12 +125,15 @@ class Attribution:
         def pick(array: Any) -> Any:
             return array[row : row + 1] if getattr(array, "ndim", 0) else array
 
-        names = ("values", "standard_error", "shares", "picture", *ARRAYS)
+        names = ("values", "standard_error", "picture", *BY_FEATURE, *ARRAYS)
         picked: dict[str, Any] = {name: _map(getattr(self, name), pick) for name in names}
         trace = self.trace
         if trace is not None:
             trace = Trace(*(pick(getattr(trace, part.name)) for part in fields(Trace)))
-        return replace(self, **picked, trace=trace)
+        settings = dict(self.settings)
+        if "feature_values" in settings:
+            settings["feature_values"] = settings["feature_values"][row : row + 1]
+        return replace(self, **picked, trace=trace, settings=settings)
 
     def units(self, axis: int | None = None, absolute: bool = False) -> Float[np.ndarray, "batch units"]:
         """Return the importance of each unit of a layer or a parameter; see `whence.units.importance`."""
@@ -142,6 +154,9 @@ class Attribution:
         if self.every_class:
             raise BadInput("heatmap: this result holds every class; take one with .for_class(index)")
         values = first_array(self.values).astype(np.float64)
+        if self.settings.get("repeated") and self.channel_axis is not None and values.ndim > 2:
+            # A feature of all channels has its one share on each of them.
+            values = values.mean(self.channel_axis, keepdims=True)
         maps = view.reduce_channels(values, self.channel_axis, reduce)
         size = self.size if self.picture is None else self.picture.shape[1:3]
         if size is not None and maps.ndim == len(size) + 1 and maps.shape[1:] != size:
@@ -171,6 +186,24 @@ class Attribution:
         from whence import units, view
 
         return units.figure(self) if units.of_parameters(self) else view.figure(self, reduce)
+
+    def beeswarm(self, most: int = 12) -> Figure:
+        """Draw every example's shares of a table's features, a line for each feature; see `whence.view.beeswarm`."""
+        from whence import view
+
+        return view.beeswarm(self, most)
+
+    def to_text(self, tokens: Sequence[Any], row: int = 0) -> Text:
+        """Return one example's tokens in colour for a terminal; see `whence.text_view.to_text`."""
+        from whence import text_view
+
+        return text_view.to_text(self, tokens, row)
+
+    def text_html(self, tokens: Sequence[Any], row: int = 0) -> str:
+        """Return one example's tokens in colour as a piece of HTML; see `whence.text_view.to_html`."""
+        from whence import text_view
+
+        return text_view.to_html(self, tokens, row)
 
     def to_html(self, path: str | Path, **options: Any) -> Path:
         """Write one self-contained HTML report and return its path; options are those of `report.write`."""

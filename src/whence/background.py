@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from jaxtyping import Int
 
+from whence.attribution import to_numpy
 from whence.backends import Array, Leaves
 from whence.errors import BadInput
 from whence.naming import short
+from whence.table import Table, is_frame, taken
 
 if TYPE_CHECKING:
     from whence.problem import Problem
@@ -98,8 +100,10 @@ class DataSet:
     def leaves(self, problem: Problem, numbers: Int[np.ndarray, "some"]) -> Leaves:
         """Return some rows as native arrays, one per input, checked against the inputs' shapes."""
         # Only what is used is made native: a data set may be large.
-        given = problem.run.structure.parts(self.rows)
-        rows = as_leaves(tuple(_taken(part, numbers) for part in given), problem)
+        structure = problem.run.structure
+        # A table makes numbers of a frame, and that too of the rows that are used.
+        given = structure.parts(self.rows) if structure.table is None else _parts(self.rows)
+        rows = as_leaves(tuple(_taken(part, numbers, structure.table) for part in given), problem)
         for row, leaf in zip(rows, problem.inputs, strict=True):
             if row.shape[1:] != leaf.shape[1:]:
                 raise BadInput(
@@ -143,9 +147,11 @@ def _length(part: Any) -> int:
         ) from None
 
 
-def _taken(part: Any, numbers: Int[np.ndarray, "some"]) -> Any:
+def _taken(part: Any, numbers: Int[np.ndarray, "some"], table: Table | None) -> Any:
     if isinstance(part, list):
         return [part[number] for number in numbers]
+    if table is not None and is_frame(part):
+        return taken(part, numbers)
     return (part.to_numpy() if hasattr(part, "to_numpy") else part)[numbers]
 
 
@@ -156,7 +162,21 @@ def as_leaves(given: Any, problem: Problem) -> Leaves:
         raise BadInput(
             f"the baseline has {len(present)} arrays and the inputs {len(problem.inputs)}; give one for each"
         )
-    return tuple(problem.native(part, leaf) for part, leaf in zip(present, problem.inputs, strict=True))
+    return tuple(_native(problem, part, leaf) for part, leaf in zip(present, problem.inputs, strict=True))
+
+
+def _native(problem: Problem, part: Any, leaf: Array) -> Array:
+    if not problem.ops.is_float(leaf) and _has_fractions(part):
+        raise BadInput(
+            f"the baseline holds fractions, which the inputs, whole numbers ({leaf.dtype}), cannot take on; give the "
+            "inputs as floats, or a baseline of whole numbers"
+        )
+    return problem.native(part, leaf)
+
+
+def _has_fractions(part: Any) -> bool:
+    values = to_numpy(part)
+    return values.dtype.kind == "f" and bool((values != np.rint(values)).any())
 
 
 def beside_inputs(array: Array, leaf: Array, problem: Problem, name: str) -> Array:

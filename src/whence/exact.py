@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 
 from whence.backends import Array, Leaves
 from whence.errors import Refused
-from whence.exact_pieces import Found, Gaps, affordable, ordered, trace
+from whence.exact_pieces import Found, Gaps, Grouping, affordable, ordered, trace
 from whence.naming import floating
 from whence.path import per_row
 from whence.problem import Problem
@@ -39,14 +39,25 @@ def integrate(problem: Problem, start: Leaves, max_pieces: int = DEFAULT_MAX_PIE
     Raises:
         Refused: the network is not piecewise linear along the line, or not finite there.
     """
+    return walked(problem, start, max_pieces)[0]
+
+
+def walked(
+    problem: Problem, start: Leaves, max_pieces: int = DEFAULT_MAX_PIECES, grouping: Grouping | None = None
+) -> tuple[Shares, Found]:
+    """Return the integral, and the pieces themselves; each holds what the grouping makes of its gradient ⊙ Δ.
+
+    Raises:
+        Refused: as for `integrate`.
+    """
     problem.run.record["exact"] = True
-    walk = _Walk(problem, start)
+    walk = _Walk(problem, start, grouping)
     found, evaluations = _all_pieces(walk, max_pieces)
     if len(problem.rows) > 1 and walk.jumps(found).any():
         # Perhaps a layer whose batch is not its first axis was misread: one point at a time it cannot be.
-        walk = _Walk(problem, start, alone=True)
+        walk = _Walk(problem, start, grouping, alone=True)
         found, evaluations = _all_pieces(walk, max_pieces)
-    return walk.shares(found, evaluations, max_pieces)
+    return walk.shares(found, evaluations, max_pieces), found
 
 
 def _all_pieces(walk: _Walk, max_pieces: int) -> tuple[Found, Int[np.ndarray, "rows"]]:
@@ -68,6 +79,7 @@ class _Walk:
 
     problem: Problem
     start: Leaves
+    grouping: Grouping | None = None
     alone: bool = False
     ways: Leaves = field(init=False)
     totals: list[Array] = field(init=False)
@@ -100,6 +112,7 @@ class _Walk:
         every = problem.output.shape[1:]
         ends, doubts = np.zeros((3, len(gaps))), np.zeros((2, len(gaps)))
         numbers = np.zeros((3, len(gaps), *every))
+        held = np.zeros((len(gaps), *every, 0 if self.grouping is None else self.grouping.count))
 
         def work(first: int, stop: int) -> Array:
             here = gaps.at(np.arange(first, stop))
@@ -120,6 +133,8 @@ class _Walk:
             writes = self._fold(row, reach[1] - reach[0] + beyond, parts)
             ends[:, first:stop], doubts[:, first:stop] = (middle, *reach), (beyond, seam)
             numbers[:, first:stop] = (*told, size)
+            if self.grouping is not None:
+                held[first:stop] = self.grouping.sums(row, parts)
             for write in writes:
                 write()
             problem.run.progress.advance(len(row))
@@ -130,7 +145,17 @@ class _Walk:
         middle, left, right = ends
         weight = right - left + doubts[0]
         return Found(
-            gaps.row, middle, left, right, weight, doubts[0], doubts[1], numbers[0], numbers[1], numbers[2]
+            gaps.row,
+            middle,
+            left,
+            right,
+            weight,
+            doubts[0],
+            doubts[1],
+            numbers[0],
+            numbers[1],
+            numbers[2],
+            held,
         )
 
     def _look(

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from whence.attribution import Trace
+from whence.backends import Array
+
+
+class Grouping(Protocol):
+    """Sums of gradient ⊙ way over groups of numbers, which pieces keep for whoever asks for them."""
+
+    @property
+    def count(self) -> int:
+        """How many groups there are."""
+        ...
+
+    def sums(self, row: Int[np.ndarray, "n"], parts: Sequence[Array]) -> Float[np.ndarray, "n *K groups"]:
+        """Return the sums over each group, of one array [n, (K), ...] for each of the site's."""
+        ...
 
 
 @dataclass
@@ -38,7 +54,7 @@ class Found:
 
     `weight` is the width that the gradient counts for, `doubt` the part of it that it was not seen to hold in, and
     `seam` the part that rounding left unsettled; `size` is the L1 norm of gradient ⊙ way. The last three have a class
-    axis where every class is explained.
+    axis where every class is explained. `held` are the sums of gradient ⊙ way over groups, of which there may be none.
     """
 
     row: Int[np.ndarray, "pieces"]
@@ -51,6 +67,7 @@ class Found:
     output: Float[np.ndarray, "pieces ..."]
     slope: Float[np.ndarray, "pieces ..."]
     size: Float[np.ndarray, "pieces ..."]
+    held: Float[np.ndarray, "pieces *K groups"]
 
 
 def affordable(
@@ -77,8 +94,9 @@ def affordable(
 def ordered(found: list[Found], every: tuple[int, ...]) -> Found:
     """Return all pieces, row by row from the baseline to the input; `every` is the class axis, where there is one."""
     if not found:
-        none = (np.zeros(0) for _ in range(6))
-        return Found(np.zeros(0, dtype=int), *none, *(np.zeros((0, *every)) for _ in range(3)))
+        line, numbers = np.zeros(0), np.zeros((0, *every))
+        where = (np.zeros(0, dtype=int), line, line, line, line, line, line)
+        return Found(*where, numbers, numbers, numbers, np.zeros((0, *every, 0)))
     columns = [np.concatenate(each) for each in zip(*(vars(part).values() for part in found), strict=True)]
     order = np.lexsort((columns[1], columns[0]))
     return Found(*(column[order] for column in columns))

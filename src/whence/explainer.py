@@ -14,12 +14,16 @@ from whence import target as targets
 from whence.attribution import Attribution
 from whence.backends import Leaves
 from whence.errors import BadInput, Interrupted
+from whence.problem import Problem
 from whence.question import NOT_FINITE, Call, Question, asked, check_options
 from whence.registry import Method, build, name_of
 from whence.run import Run
 from whence.shares import Shares
 from whence.site import Layer, Site
 from whence.spatial import extent
+
+# Of arrays with more columns than these, and of more values in all, none is kept to be shown beside its share.
+MOST_COLUMNS, MOST_VALUES = 64, 100_000
 
 
 def explain(
@@ -73,8 +77,9 @@ def explain(
     chosen = build(method, fields)
     check_options(on_unknown, chunk, seed)
     call = Call(
-        model, inputs, target, at, kwargs, output, preprocess, seed, chunk, progress, fuse, on_unknown
-    )
+        model, inputs, target, at, kwargs, output, preprocess, seed, chunk, progress, fuse, on_unknown,
+        chosen.switches,
+    )  # fmt: skip
     with asked(call, chosen.placed, chosen.watches) as question:
         began = time.perf_counter()
         shares = chosen.attribute(question.problem)
@@ -95,7 +100,9 @@ def _wrapped(question: Question, method: Method, shares: Shares, seconds: float)
     def like_inputs(leaves: Leaves | None) -> Any:
         if leaves is None:
             return None
-        cast = tuple(ops.cast(leaf, x) for leaf, x in zip(leaves, problem.point, strict=True))
+        # Of whole numbers the shares are floats all the same.
+        pairs = zip(leaves, problem.point, strict=True)
+        cast = tuple(ops.cast(leaf, x) if ops.is_float(x) else leaf for leaf, x in pairs)
         if question.was_numpy:
             cast = tuple(ops.numpy(leaf) for leaf in cast)
         if question.was_numpy and problem.site is None:
@@ -110,7 +117,7 @@ def _wrapped(question: Question, method: Method, shares: Shares, seconds: float)
 
     output = problem.output if shares.output is None else shares.output
     if not np.isfinite(output).all():
-        raise BadInput(NOT_FINITE)
+        raise BadInput(NOT_FINITE.format("these inputs"))
     if method.rules() is None:
         _note_budget(run, shares)
     channel_axis, size = extent(problem, shares.values[0])
@@ -127,6 +134,9 @@ def _wrapped(question: Question, method: Method, shares: Shares, seconds: float)
         converged=numbers(
             np.ones(output.shape, dtype=bool) if shares.converged is None else shares.converged
         ),
+        shares=numbers(shares.features),
+        fidelity=numbers(shares.fidelity),
+        interactions=numbers(shares.interactions),
         trace=shares.trace,
         notes=list(run.notes),
         settings=_settings(question, method, seconds),
@@ -170,11 +180,25 @@ def _settings(question: Question, method: Method, seconds: float) -> dict[str, A
         **_site(problem.site),
         "preprocess": None if run.preprocess is None else repr(run.preprocess),
         "seed": run.seed,
+        **_columns(problem),
         **run.record,
         "backend": run.backend.name,
         "seconds": seconds,
         "versions": versions(run.backend.name),
     }
+
+
+def _columns(problem: Problem) -> dict[str, Any]:
+    """Return the names of a table's columns, and what stands in them, for whoever shows their shares."""
+    table = problem.run.structure.table
+    if problem.site is not None or len(problem.inputs) != 1 or problem.inputs[0].ndim != 2:
+        return {}
+    rows, columns = problem.inputs[0].shape
+    names = {} if table is None else {"columns": list(table.names), "feature_names": list(table.names)}
+    if rows * columns > MOST_VALUES or (table is None and columns > MOST_COLUMNS):
+        return names
+    values = problem.ops.numpy(problem.inputs[0]).tolist() if table is None else table.shown()
+    return names | {"feature_values": values}
 
 
 def _site(site: Site | None) -> dict[str, Any]:

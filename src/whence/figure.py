@@ -27,13 +27,13 @@ from whence.panel import (
     add_colour_bar,
     axes_at,
     bare,
-    draw_bars,
     draw_map,
     draw_picture,
     finite_maps,
     proportion,
     wrapped,
 )
+from whence.tabular_view import draw_row, shares_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,20 +50,23 @@ LOWEST, NARROWEST = 0.9, 1.9
 def figure(result: Attribution, reduce: Reduce = "sum") -> Figure:
     """Draw each example in a row: input, heat map with its stated scale, saliency mask and overlay.
 
-    Without a picture the heat map stands alone; values without two axes become bars of the 20 largest. Of
-    several inputs the first is drawn, and the caption says so.
+    Without a picture the heat map stands alone; values without two axes, and the shares of features that are no
+    parts of a picture, become bars of the 20 largest. Of several inputs the first is drawn, and the caption says so.
 
     Raises:
         BadInput: the result holds every class, or values that are not finite.
     """
     from matplotlib.figure import Figure
 
-    maps = finite_maps(result, reduce)
+    listed = shares_of(result)
+    maps = finite_maps(result, reduce) if listed is None else listed
     rows = min(len(maps), MOST_ROWS)
     picture = result.picture if maps.ndim == 3 else None
     across, down = _box(maps.shape[1:], *([] if picture is None else [picture.shape[1:]]))
     # Inches, laid out by hand: an automatic layout lets the titles run into square pictures. Narrow captions are tall.
-    body = down + 0.9 + 0.4 * (PANEL - across) if maps.ndim == 3 else 0.7 + BAR * min(MOST_BARS, maps[0].size)
+    body = (
+        down + 0.9 + 0.4 * (PANEL - across) if maps.ndim == 3 else 1.05 + BAR * min(MOST_BARS, maps[0].size)
+    )
     width, height = 7.5 if picture is None else 4 * across + 1.9, body + 1.35
     whole = Figure(figsize=(width, height * rows))
     for row in range(rows):
@@ -95,7 +98,7 @@ def _draw_row(
     whole: Figure, top: float, result: Attribution, map: Float[np.ndarray, "*shape"], row: int
 ) -> None:
     if map.ndim != 2:
-        draw_bars(whole, top, map, result.settings.get("feature_names"))
+        draw_row(whole, top, result, row, map)
     elif result.picture is None:
         below = (
             f"{textwrap.fill(scale_text(map), 50)}\nvalues from {number(map.min())} to {number(map.max())}"
@@ -139,12 +142,14 @@ def _draw_heat_map(
     return axes
 
 
-def bar_figure(values: Float[np.ndarray, "*shape"], names: Sequence[str] | None = None) -> Figure:
-    """Draw one example's 20 largest values as horizontal bars, by the features' names where given."""
+def bar_figure(result: Attribution, row: int = 0) -> Figure:
+    """Draw one example's 20 largest shares as horizontal bars, by the features' names and values where known."""
     from matplotlib.figure import Figure
 
-    whole = Figure(figsize=(5.6, 0.8 + BAR * min(MOST_BARS, values.size)))
-    draw_bars(whole, 0.1, values, names)
+    listed = shares_of(result)
+    shares = (finite_maps(result, "sum") if listed is None else listed)[row]
+    whole = Figure(figsize=(7.0, 1.15 + BAR * min(MOST_BARS, shares.size)))
+    draw_row(whole, 0.1, result, row, shares)
     return whole
 
 

@@ -27,8 +27,10 @@ def floating(array: Any) -> str:
 
 def short(value: Any) -> str:
     """Return a setting as text that fits on a line."""
-    if getattr(value, "ndim", 0):
+    if getattr(value, "ndim", 0) and hasattr(value, "dtype"):
         return f"<array {' x '.join(map(str, value.shape))} {value.dtype}>"
+    if hasattr(value, "columns") and hasattr(value, "shape"):
+        return f"<frame {' x '.join(map(str, value.shape))}>"
     if isinstance(value, list):
         return f"[{', '.join(short(each) for each in value)}]"  # pyright: ignore[reportUnknownVariableType]
     return repr(value)

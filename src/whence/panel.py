@@ -97,33 +97,65 @@ def draw_bars(
     values: Float[np.ndarray, "*shape"],
     names: Sequence[str] | None = None,
     what: str = "features",
+    errors: Float[np.ndarray, "*shape"] | None = None,
+    label: str | None = None,
+    box: tuple[float, float] | None = None,
 ) -> None:
-    """Draw the largest values as horizontal bars, largest on top, and say what was left out."""
+    """Draw the largest values as horizontal bars, largest on top, and say what was left out.
+
+    `errors` are whiskers; `label` stands below in place of "share of the output"; `box` is where it begins and ends
+    from the left, in inches.
+    """
     flat = values.ravel()
     order = np.argsort(-np.abs(flat), kind="stable")[:MOST_BARS]
     shown = flat[order]
     labels = [_feature_name(int(each), values.shape, names) for each in order]
-    left = 0.4 + 0.075 * max(map(len, labels))
-    axes = axes_at(whole, left, top, whole.get_figwidth() - left - 0.2, BAR * len(order))
+    start, end = box or (0.0, whole.get_figwidth())
+    left = start + 0.4 + 0.075 * max(map(len, labels))
+    axes = axes_at(whole, left, top, end - left - 0.2, BAR * len(order))
     axes.barh(np.arange(len(order)), shown, color=_bar_colours(flat)[order])
     axes.set_yticks(np.arange(len(order)), labels)
     axes.set_ylim(len(order) - 0.4, -0.6)
     axes.axvline(0, color="0.4", linewidth=0.8)
+    spread = np.zeros(len(order)) if errors is None else errors.ravel()[order]
+    if errors is not None:
+        axes.errorbar(shown, np.arange(len(order)), xerr=spread, fmt="none", ecolor="0.25", elinewidth=0.8,
+                      capsize=1.5, capthick=0.8)  # fmt: skip
     limit = float(np.abs(shown).max()) or 1.0
-    # Room for the numbers written at the bars' ends.
-    least, most = -1.4 if (shown < 0).any() else 0.0, 1.4 if (shown > 0).any() else 0.05
-    axes.set_xlim(least * limit, most * limit)
-    for place, value in enumerate(shown):
+    # What is nothing beside the longest bar is the rounding of it.
+    texts = [number(value) if abs(value) > 1e-9 * limit else "0" for value in shown]
+    axes.set_xlim(_with_room(shown, spread, texts, end - left - 0.2))
+    for place, (value, beyond, text) in enumerate(zip(shown, spread, texts, strict=True)):
         side = -1 if value < 0 else 1
-        axes.annotate(number(value), (value, place), (4 * side, 0), textcoords="offset points", fontsize=8,
+        axes.annotate(text, (value + side * beyond, place), (4 * side, 0), textcoords="offset points", fontsize=8,
                       va="center", ha="left" if side > 0 else "right")  # fmt: skip
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(left=False, labelsize=9)
-    text = "share of the output" if view.is_signed(flat) else "share (no negative values)"
+    text = label or ("share of the output" if view.is_signed(flat) else "share (no negative values)")
     if flat.size > len(order):
         rest = number(flat.sum() - shown.sum())
         text += f"\nthe {len(order)} largest of {flat.size:,} {what}; the others sum to {rest}"
+    if errors is not None:
+        text += "\nwhiskers: ± one standard error"
     axes.set_xlabel(text, fontsize=9)
+
+
+def _with_room(
+    values: Float[np.ndarray, "bars"], errors: Float[np.ndarray, "bars"], texts: Sequence[str], inches: float
+) -> tuple[float, float]:
+    """Return the limits of an axis on which there is room for the numbers at the bars' ends, and for whiskers."""
+    least = min(0.0, float((values - errors).min()))
+    most = max(0.0, float((values + errors).max()))
+
+    def room(there: np.ndarray) -> float:
+        return max(
+            (0.15 + 0.068 * len(text) for text, is_there in zip(texts, there, strict=True) if is_there),
+            default=0.05,
+        )
+
+    before, after = room(values < 0), room(values >= 0)
+    each = ((most - least) or 1.0) / max(inches - before - after, 0.5)
+    return least - before * each, most + after * each
 
 
 def _colour_map(signed: bool) -> ListedColormap:

@@ -15,12 +15,12 @@ from whence import target as targets
 from whence.backends import Array, Backend, Leaves, Tap, resolve
 from whence.chunk import chunks_for
 from whence.errors import BadInput, Refused
+from whence.inputs import Call, native
 from whence.naming import floating
 from whence.problem import Problem
 from whence.progress import Progress
-from whence.run import Answered, Run
+from whence.run import Answered, Run, shapes_of
 from whence.site import Layer, Parameter, Site
-from whence.structure import Structure, unpack
 
 # How far two runs of the same forward may differ before the model is called unsteady: float noise is below it.
 STEADY = 1e-3
@@ -28,7 +28,7 @@ STEADY = 1e-3
 LARGE = 10_000
 
 
-NOT_FINITE = "the model's output is NaN or infinite for these inputs; mend the model or the inputs first"
+NOT_FINITE = "the model's output is NaN or infinite for {}; mend the model or the inputs first"
 
 
 @dataclass(frozen=True)
@@ -41,24 +41,6 @@ class Question:
     model: Any
     was_numpy: tuple[np.dtype[Any], ...]
     picture: Any
-
-
-@dataclass(frozen=True)
-class Call:
-    """What a user asked: the arguments of `whence.explain` that are not the method's."""
-
-    model: Any
-    inputs: Any
-    target: Any = None
-    at: Site | None = None
-    kwargs: Mapping[str, Any] | None = None
-    output: Any = None
-    preprocess: Any = None
-    seed: int = 0
-    chunk: int | None = None
-    progress: bool = False
-    fuse: bool = True
-    on_unknown: str = "error"
 
 
 def check_options(on_unknown: str, chunk: Any, seed: Any) -> None:
@@ -141,7 +123,9 @@ def _answer(raw: Problem) -> Array:
 
 def _checked(raw: Problem, outputs: Array) -> Array:
     if not raw.ops.is_finite(outputs):
-        raise BadInput(NOT_FINITE)
+        values = raw.ops.numpy(outputs).reshape(len(raw.rows), -1)
+        row = raw.rows[np.flatnonzero(~np.isfinite(values).all(1))[0]]
+        raise BadInput(NOT_FINITE.format(f"example {row} of {shapes_of(raw.inputs)}"))
     return outputs
 
 
@@ -149,11 +133,9 @@ def _checked(raw: Problem, outputs: Array) -> Array:
 def _opened(call: Call) -> Generator[tuple[Problem, tuple[np.dtype[Any], ...]]]:
     """Yield the inputs as a problem without a target, and their dtypes where they came as NumPy arrays."""
     given = pixels.read(call.inputs) if call.preprocess is not None else call.inputs
-    structure, arrays = unpack(given)
     backend = resolve(call.model, given)
-    leaves = tuple(backend.prepare(call.model, array) for array in arrays)
-    batch = _checked_batch(structure, leaves, backend)
-    _check_site(structure, leaves, backend, call.at)
+    structure, leaves, numpy = native(call, given, backend)
+    batch = int(leaves[0].shape[0])
     shapes = tuple((tuple(leaf.shape[1:]), str(leaf.dtype)) for leaf in leaves)
     every = isinstance(call.target, str)
     pictures = call.preprocess is not None
@@ -180,10 +162,9 @@ def _opened(call: Call) -> Generator[tuple[Problem, tuple[np.dtype[Any], ...]]]:
             notes=list(session.notes()),
             progress=Progress(call.progress),
         )
-        numpy = all(isinstance(array, np.ndarray) for array in arrays)
         try:
             fitted = arguments.fitted(run, leaves)
-            yield Problem(fitted, leaves, np.arange(batch)), tuple(a.dtype for a in arrays) if numpy else ()
+            yield Problem(fitted, leaves, np.arange(batch)), numpy
         finally:
             run.progress.close()
 
@@ -259,40 +240,3 @@ def _note_unsteadiness(raw: Problem, outputs: Any) -> None:
         run.note(
             "the model mixes the examples of a batch: explain them one at a time for answers of their own"
         )
-
-
-def _checked_batch(structure: Structure, leaves: Leaves, backend: Backend) -> int:
-    for number, leaf in enumerate(leaves):
-        name = structure.name(number)
-        if leaf.ndim == 0 or leaf.shape[0] == 0:
-            raise BadInput(
-                f"{name} has shape {tuple(leaf.shape)}; axis 0 is the batch and holds at least one example"
-            )
-        if not backend.ops.is_finite(leaf):
-            raise BadInput(f"{name} holds NaN or infinity; clean it first: no share can be given to it")
-    sizes = {int(leaf.shape[0]) for leaf in leaves}
-    if len(sizes) > 1:
-        raise BadInput(
-            f"the inputs' batches differ: {sorted(sizes)}; axis 0 of every input is the same batch"
-        )
-    return sizes.pop()
-
-
-def _check_site(structure: Structure, leaves: Leaves, backend: Backend, at: Any) -> None:
-    if at is not None and not isinstance(at, Site):
-        raise BadInput(
-            f"at is {at!r}; give None for the inputs, whence.layer(name) or whence.parameters(name)"
-        )
-    if at is not None:
-        return
-    for number, leaf in enumerate(leaves):
-        if "complex" in str(leaf.dtype):
-            raise BadInput(
-                f"{structure.name(number)} is {leaf.dtype}: shares of complex numbers are not defined; pass the real "
-                "and the imaginary part as two inputs"
-            )
-        if not backend.ops.is_float(leaf):
-            raise BadInput(
-                f"{structure.name(number)} is {leaf.dtype}: whole numbers have no gradient; explain what they become "
-                'inside, such as at=whence.layer("embedding"), or pass floats (pictures: preprocess=...)'
-            )

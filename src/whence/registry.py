@@ -30,6 +30,8 @@ class Method:
 
     watches = False
     """Whether it asks for the gradient at a layer, once."""
+    switches = False
+    """Whether it only switches features on and off, so that whole numbers, words and missing values will do."""
 
     def placed(self, problem: Problem) -> Problem:
         """Return the problem at the site where this method hands out its shares: the caller's, if it has none."""
@@ -124,7 +126,8 @@ def _frozen(value: Any) -> Any:
 # Where the named methods stand, in the order in which people are shown them; importing them is what registers.
 HOMES = (
     "gradient_methods", "path_methods", "expected_gradients", "sampler_methods", "rule_methods", "deconvolution",
-    "relevance_methods", "cam_methods", "guided_gradcam",
+    "relevance_methods", "cam_methods", "guided_gradcam", "switching_methods", "surrogate_methods", "shapley_methods",
+    "rise_methods", "hierarchy_methods",
 )  # fmt: skip
 
 
@@ -140,6 +143,11 @@ def methods() -> dict[str, Record]:
     order = {f"whence.{home}": place for place, home in enumerate(HOMES)}
     ordered = sorted(_records.values(), key=lambda record: order.get(record.cls.__module__, len(order)))
     return {record.name: record for record in ordered}
+
+
+def switching() -> list[str]:
+    """Return the names of the methods that only switch features on and off."""
+    return [name for name, record in methods().items() if record.cls.switches]
 
 
 def name_of(method: Method) -> str:

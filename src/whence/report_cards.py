@@ -11,7 +11,9 @@ from whence.registry import methods
 from whence.report_pictures import Image, map_images, trace_image
 
 # What a card shows elsewhere than in its line of settings.
-SHOWN_ELSEWHERE = ("command", "code", "versions", "seconds", "target_name", "feature_names", "input")
+SHOWN_ELSEWHERE = (
+    "command", "code", "versions", "seconds", "target_name", "feature_names", "feature_values", "columns", "input",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

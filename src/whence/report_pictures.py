@@ -15,6 +15,7 @@ from whence.attribution import Attribution, Trace
 from whence.caption import number, overlay_text, scale_text
 from whence.figure import bar_figure, trace_figure
 from whence.panel import finite_maps
+from whence.tabular_view import shares_of
 
 # Pixels of the longer side: enough for a screen.
 LARGEST = 448
@@ -55,16 +56,25 @@ def map_images(result: Attribution, name: str) -> list[Image]:
         drawn = units.figure(result.example(0))
         return [Image(_uri(view.png(drawn)), f"The most important units by {name}", "", wide=True)]
     map = finite_maps(result, "sum")[0]
-    if map.ndim != 2:
-        drawn = bar_figure(map, result.settings.get("feature_names"))
-        return [Image(_uri(view.png(drawn)), f"The largest shares by {name}", "", wide=True)]
+    if map.ndim != 2 or shares_of(result) is not None:
+        drawn = bar_figure(result)
+        images = [Image(_uri(view.png(drawn)), f"The largest shares by {name}", "", wide=True)]
+        return [*images, *_pairs(result, name)]
     square = min(map.shape) < view.TINY
     images = [_heat_map(map, name, square)]
     if result.picture is not None:
         picture = result.picture[0]
         words = f"Overlay; {overlay_text(map, picture.shape)}."
         images.append(Image(_photograph(view.overlay(picture, map)), f"Overlay of {name}", words, square))
-    return images
+    return [*images, *_pairs(result, name)]
+
+
+def _pairs(result: Attribution, name: str) -> list[Image]:
+    """Return the figure of what pairs of features give together, where that was asked."""
+    if result.interactions is None:
+        return []
+    drawn = _uri(view.png(view.interaction_figure(result)))
+    return [Image(drawn, f"What pairs of features give together, by {name}", "", wide=True)]
 
 
 def _heat_map(map: Float[np.ndarray, "h w"], name: str, square: bool) -> Image:

@@ -58,6 +58,11 @@ class Run:
     progress: Progress = field(default_factory=Progress)
     answered: list[Answered] = field(default_factory=list["Answered"])
 
+    @property
+    def columns(self) -> tuple[str, ...] | None:
+        """The names of a table's columns."""
+        return None if self.structure.table is None else self.structure.table.names
+
     def note(self, text: str) -> None:
         """Keep a sentence for the user, once."""
         if text not in self.notes:
@@ -88,17 +93,20 @@ class Run:
         stops = isinstance(tap, Tap) and tap.stop
         # The explained unit comes last: a layer that is replaced has been, where it is the unit's own.
         unit = None if stops or self.neuron is None else Tap(self.neuron.layer, self.neuron.call, stop=True)
+        given = self.structure.given(inputs)
         try:
-            output, seen = self.session.run(self.structure.pack(inputs), kwargs, tap, unit)
+            output, seen = self.session.run(given, kwargs, tap, unit)
         except Exception as problem:
-            shapes = ", ".join(f"{tuple(leaf.shape)} {leaf.dtype}" for leaf in inputs)
-            problem.add_note(f"raised by the model for inputs of shape {shapes}")
+            problem.add_note(f"raised by the model for {shapes_of(inputs)}")
             raise
         if stops:
             return seen, seen
         if unit is not None:
             return self._neuron_value(seen), None
-        return self._checked(_picked(output, self.output, ops), len(rows)), seen
+        try:
+            return _checked(_picked(output, self.output, ops), len(rows)), seen
+        except BadInput as problem:
+            raise BadInput(f"{problem} (given {shapes_of(inputs)})") from None
 
     def _neuron_value(self, seen: Array) -> Array:
         assert self.neuron is not None
@@ -109,16 +117,22 @@ class Run:
         unit = seen[(slice(None), *index)]
         return unit.reshape(unit.shape[0], -1).sum(1) if unit.ndim > 1 else unit
 
-    def _checked(self, output: Array, rows: int) -> Array:
-        if output.ndim == 0 or output.shape[0] != rows:
-            raise BadInput(
-                f"the model gave an output of shape {tuple(output.shape)} for {rows} examples; axis 0 must be the batch"
-            )
-        if getattr(output.dtype, "kind", "f") not in "fiub":
-            raise BadInput(
-                f"the model's output holds {output.dtype} values, not numbers; explain its scores instead"
-            )
-        return output
+
+def shapes_of(inputs: Leaves) -> str:
+    """Return in words what the model was given."""
+    return f"inputs of shape {', '.join(f'{tuple(leaf.shape)} {leaf.dtype}' for leaf in inputs)}"
+
+
+def _checked(output: Array, rows: int) -> Array:
+    if output.ndim == 0 or output.shape[0] != rows:
+        raise BadInput(
+            f"the model gave an output of shape {tuple(output.shape)} for {rows} examples; axis 0 must be the batch"
+        )
+    if getattr(output.dtype, "kind", "f") not in "fiub":
+        raise BadInput(
+            f"the model's output holds {output.dtype} values, not numbers; explain its scores instead"
+        )
+    return output
 
 
 def _picked(output: Any, which: Any, ops: Operations) -> Array:
@@ -144,9 +158,8 @@ def _picked(output: Any, which: Any, ops: Operations) -> Array:
         raise BadInput(
             f"the model returns {len(output)} values; say which one to explain: output=0, or a callable"
         )
-    raise BadInput(
-        f"the model returns a {type(output).__name__}; say how to get the array: output=name or a callable"
-    )
+    found = "None" if output is None else f"a {type(output).__name__}"
+    raise BadInput(f"the model returns {found}; say how to get the array: output=name or a callable")
 
 
 def _pick(output: Any, which: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Shares:
-    """The values of every row, [n, ...] per leaf (or [n, K, ...]), in at least float32; see Attribution."""
+    """The values of every row, [n, ...] per leaf (or [n, K, ...]), in at least float32; see Attribution.
+
+    `features` [n, d] (or [n, K, d]) is one share per feature, where features are groups; `fidelity` [n] how well a
+    surrogate fits, and `interactions` [n, d, d] the shares of pairs. Rows with fewer features than others end in NaN.
+    """
 
     values: Leaves
     evaluations: np.ndarray
@@ -28,6 +32,25 @@ class Shares:
     trace: Trace | None = None
     output: np.ndarray | None = None
     interrupted: bool = False
+    features: np.ndarray | None = None
+    fidelity: np.ndarray | None = None
+    interactions: np.ndarray | None = None
+
+    def reordered(self, ops: Operations, rows: np.ndarray) -> Shares:
+        """Return the shares with the rows in another order."""
+
+        def moved(part: Any) -> Any:
+            return part[rows] if isinstance(part, np.ndarray) else part
+
+        trace = self.trace
+        if trace is not None:
+            trace = Trace(*(getattr(trace, part.name)[rows] for part in fields(Trace)))
+        leaves = {
+            name: None if found is None else tuple(ops.take(leaf, rows) for leaf in found)
+            for name, found in (("values", self.values), ("standard_error", self.standard_error))
+        }
+        numbers = {part.name: moved(getattr(self, part.name)) for part in fields(self) if part.name not in leaves}
+        return Shares(**{**numbers, **leaves, "trace": trace})
 
     def with_residual(self, problem: Problem, baseline_output: np.ndarray) -> Shares:
         """Return the shares with residual = Σ shares − (f(x) − f(x')), in float64."""
@@ -46,7 +69,19 @@ def joined(ops: Operations, parts: list[Shares]) -> Shares:
 
     def rows(name: str) -> np.ndarray | None:
         found = [getattr(part, name) for part in parts]
-        return None if found[0] is None else np.concatenate(found)
+        return None if any(each is None for each in found) else np.concatenate(found)
+
+    def ragged(name: str, axes: int) -> np.ndarray | None:
+        found = [getattr(part, name) for part in parts]
+        if any(each is None for each in found):
+            return None
+        most = max(each.shape[-1] for each in found)
+
+        def padded(each: np.ndarray) -> np.ndarray:
+            missing = [(0, 0)] * (each.ndim - axes) + [(0, most - each.shape[-1])] * axes
+            return np.pad(each, missing, constant_values=np.nan)
+
+        return np.concatenate([padded(each) for each in found])
 
     return Shares(
         values=tuple(ops.concatenate(leaf) for leaf in zip(*(part.values for part in parts), strict=True)),
@@ -59,6 +94,9 @@ def joined(ops: Operations, parts: list[Shares]) -> Shares:
         standard_error=_joined_leaves(ops, [part.standard_error for part in parts]),
         trace=_joined_trace([part.trace for part in parts if part.trace is not None]),
         interrupted=parts[-1].interrupted,
+        features=ragged("features", 1),
+        fidelity=rows("fidelity"),
+        interactions=ragged("interactions", 2),
     )
 
 

@@ -6,17 +6,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from jaxtyping import Bool
+
 from whence.backends import Array, Leaves
 from whence.errors import BadInput
+from whence.table import Table
 
 
 @dataclass(frozen=True)
 class Structure:
-    """How the inputs were given: `keys` names the places (None for a single array), `present` those with an array."""
+    """How the inputs were given: `keys` names the places (None for a single array), `present` those with an array.
+
+    `table` turns a frame into the one array, and back.
+    """
 
     kind: type | None
     keys: tuple[Any, ...]
     present: tuple[bool, ...]
+    table: Table | None = None
+
+    def given(self, leaves: Leaves) -> Any:
+        """Return what the model is given for these leaves: them in their places, or a frame like the user's."""
+        return self.pack(leaves) if self.table is None else self.table.decode(leaves[0])
+
+    def coded(self, columns: int) -> Bool[np.ndarray, "columns"]:
+        """Return which columns of a table hold something that is no number."""
+        return np.zeros(columns, dtype=bool) if self.table is None else self.table.coded
 
     def pack(self, leaves: Leaves) -> Any:
         """Return the leaves in the places of the original structure."""
@@ -36,7 +52,8 @@ class Structure:
             if self.kind is not dict or set(given) - set(self.keys):
                 raise BadInput(f"{list(given)} does not name the inputs, which are {list(self.keys)}")
             given = tuple(given.get(key) for key in self.keys)
-        return [part for part in (given if isinstance(given, tuple) else (given,)) if part is not None]
+        parts = [part for part in (given if isinstance(given, tuple) else (given,)) if part is not None]
+        return parts if self.table is None else [self.table.checked(part) for part in parts]
 
     def name(self, leaf: int) -> str:
         """Return how a person would call the leaf in an error."""

@@ -1,7 +1,8 @@
 """Attributions as pictures: one number per position, an honest colour scale, masks and overlays.
 
-Figures (matplotlib) live in `whence.figure` and `whence.comparison` and are reached from here too:
-`view.figure`, `view.trace_figure`, `view.comparison_figure`, `view.development_figure`.
+Figures (matplotlib) live in modules of their own and are reached from here too: `view.figure`, `view.trace_figure`,
+`view.comparison_figure`, `view.development_figure`; of tables `view.beeswarm`, `view.importance_bars`,
+`view.interaction_figure`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from whence.comparison import development_figure as development_figure  # noqa: PLC0414
     from whence.figure import figure as figure  # noqa: PLC0414
     from whence.figure import trace_figure as trace_figure  # noqa: PLC0414
+    from whence.interaction_view import interaction_figure as interaction_figure  # noqa: PLC0414
+    from whence.tabular_view import beeswarm as beeswarm  # noqa: PLC0414
+    from whence.tabular_view import importance_bars as importance_bars  # noqa: PLC0414
 
 # Where each figure is drawn: those modules build on this one, so they are imported when they are first used.
 FIGURES = {
@@ -31,6 +35,9 @@ FIGURES = {
     "trace_figure": "whence.figure",
     "comparison_figure": "whence.comparison",
     "development_figure": "whence.comparison",
+    "beeswarm": "whence.tabular_view",
+    "importance_bars": "whence.tabular_view",
+    "interaction_figure": "whence.interaction_view",
 }
 PERCENTILE = 99.5
 # Pixel maps of photographs are salt and pepper: averaged over 2 % of the shorter side the subject appears.

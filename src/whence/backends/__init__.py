@@ -104,6 +104,11 @@ class Split(Protocol):
 
     @property
     def end(self) -> Leaves: ...
+    @property
+    def multiplications(self) -> float:
+        """How many multiplications the affine operations take for each number of z."""
+        ...
+
     def template(self) -> Split:
         """Return what can be remembered for other inputs."""
         ...
@@ -276,7 +281,7 @@ def resolve(model: Any, inputs: Any) -> Backend:
         BadInput: the model is not something that can be called.
         UnsupportedByBackend: the model's framework has no backend here.
     """
-    from whence.backends.callable import CallableBackend, is_estimator
+    from whence.backends.callable import CallableBackend, is_estimator, working
 
     if isinstance(model, str):
         raise BadInput(f"model is the text {model!r}; pass the model itself (names are for the command line)")
@@ -293,7 +298,7 @@ def resolve(model: Any, inputs: Any) -> Backend:
     if package in ("jax", "flax", "equinox", "keras", "tensorflow", "onnx"):
         raise UnsupportedByBackend(
             f"{package} models have no backend yet; wrapped as a callable on NumPy arrays they can be explained by "
-            "sensitivity, and by smoothgrad, smoothgrad_squared and vargrad of it"
+            f"{working()}"
         )
     if called or is_estimator(model):
         return CallableBackend()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,29 @@ from whence.backends.generators import Streams, numpy_and_python
 from whence.errors import BadInput, UnsupportedByBackend
 from whence.rule import Rules
 
-WORKING = "sensitivity (finite differences), and smoothgrad, smoothgrad_squared and vargrad of sensitivity"
+
+def working() -> str:
+    """Return in words which methods work where there is only a function: those of the registry without a gradient."""
+    # The registry stands above the backends: it is asked when there is something to say, and not imported with them.
+    methods = import_module("whence.registry").methods()
+    free = {name: each for name, each in methods.items() if not {"gradient", "layer"} & set(each.needs)}
+    alone = [name for name, each in free.items() if "method" not in each.fields]
+    samplers = [name for name in free if name not in alone]
+    return f"{', '.join(alone)}, and {', '.join(samplers)} of one of them" if samplers else ", ".join(alone)
+
+
+def no_layers() -> UnsupportedByBackend:
+    """Return the error for what is asked inside of a black box."""
+    return UnsupportedByBackend(
+        f"a black box has no layers and no parameters; at=None works, with {working()}"
+    )
+
+
+def no_gradient() -> UnsupportedByBackend:
+    """Return the error for what a black box cannot be asked."""
+    return UnsupportedByBackend(
+        f"a black box has no gradient, and no operations to rule; what works on it: {working()}"
+    )
 
 
 class NumpyOperations:
@@ -126,9 +149,8 @@ class CallableSession:
         self, inputs: Any, kwargs: Mapping[str, Any], *taps: Tap | Swap | None
     ) -> tuple[Any, Array | None]:
         if any(taps):
-            raise UnsupportedByBackend(f"a black box has no layers; at=None works, with {WORKING}")
-        output = self._streams.run(lambda: self._call(inputs, kwargs))
-        return (np.asarray(output) if isinstance(output, (list, float, int)) else output), None
+            raise no_layers()
+        return _array(self._streams.run(lambda: self._call(inputs, kwargs)), inputs), None
 
     def _call(self, inputs: Any, kwargs: Mapping[str, Any]) -> Any:
         if isinstance(inputs, Mapping):
@@ -138,7 +160,7 @@ class CallableSession:
         )
 
     def parameter(self, name: str) -> Array:
-        raise UnsupportedByBackend(f"a black box has no parameters; at=None works, with {WORKING}")
+        raise no_layers()
 
     def names(self) -> Mapping[int, str]:
         return {}
@@ -147,7 +169,7 @@ class CallableSession:
         return []
 
     def activations(self, function: Callable[[Leaves], Array], leaves: Leaves) -> list[Activation]:
-        raise UnsupportedByBackend(f"a black box has no layers; at=None works, with {WORKING}")
+        raise no_layers()
 
     def notes(self) -> list[str]:
         return []
@@ -170,7 +192,10 @@ class CallableBackend:
             array = array.to_numpy()
         array = np.array(array)
         if array.dtype.kind not in "fiub":
-            raise BadInput(f"the input holds {array.dtype} values; a black box is explained on numbers")
+            raise BadInput(
+                f"the input holds {array.dtype} values; a black box is explained on numbers, and words are given as a "
+                "pandas or polars frame"
+            )
         # Finite differences need fractions; a function of whole numbers is asked between them as well.
         return array if array.dtype.kind == "f" else array.astype(np.float64)
 
@@ -178,10 +203,10 @@ class CallableBackend:
         return function(leaves)
 
     def vjp(self, function: Callable[[Leaves], Array], leaves: Leaves) -> Any:
-        raise UnsupportedByBackend(f"a black box has no gradient; what works on it: {WORKING}")
+        raise no_gradient()
 
     def vjp_within(self, function: Callable[[], tuple[Array, Array]]) -> Any:
-        raise UnsupportedByBackend(f"a black box has no gradient; what works on it: {WORKING}")
+        raise no_gradient()
 
     def jvp(self, function: Callable[[Leaves], Array], leaves: Leaves, direction: Leaves) -> Any:
         return self.vjp(function, leaves)
@@ -200,9 +225,7 @@ class CallableBackend:
         rules: Rules,
         where: bool = False,
     ) -> Any:
-        raise UnsupportedByBackend(
-            f"a black box has no gradient, and no operations to rule; what works on it: {WORKING}"
-        )
+        raise no_gradient()
 
     def split(self, function: Callable[[Leaves, np.ndarray], Array], start: Leaves, end: Leaves) -> None:
         return None
@@ -219,6 +242,38 @@ def is_estimator(model: Any) -> bool:
     return hasattr(model, "predict_proba") or hasattr(model, "predict")
 
 
+def takes_frames(model: Any, numbers: bool) -> bool:
+    """Tell whether a model is given a user's frame as a frame; an estimator fitted on arrays is given the `numbers`."""
+    return not (numbers and is_estimator(model) and getattr(model, "feature_names_in_", None) is None)
+
+
+def _array(output: Any, inputs: Any) -> Any:
+    """Return numbers that came in another form (a list, one number, a frame) as an array; all else as it is.
+
+    Raises:
+        BadInput: they are lists of different lengths.
+    """
+    if hasattr(output, "to_numpy"):
+        return np.asarray(output.to_numpy())
+    if not isinstance(output, (list, float, int)) or _is_several(output):
+        return output
+    try:
+        return np.asarray(output)
+    except ValueError:
+        shape = getattr(inputs, "shape", "several arrays")
+        raise BadInput(
+            f"the model returned a list whose parts differ in length for inputs of shape {shape}; return one array, "
+            "with a row for each example"
+        ) from None
+
+
+def _is_several(output: Any) -> bool:
+    """Tell whether a list holds several outputs of all examples, as estimators with many targets give them."""
+    return isinstance(output, list) and all(
+        isinstance(part, np.ndarray) and part.ndim == 2 for part in output
+    )
+
+
 def _function(model: Any) -> Callable[..., Any]:
     if not is_estimator(model):
         return model
@@ -226,10 +281,11 @@ def _function(model: Any) -> Callable[..., Any]:
     columns = getattr(model, "feature_names_in_", None)
     if columns is None:
         return predict
-
     try:
         import pandas  # pyright: ignore[reportMissingImports]
     except ImportError:
         # Fitted on a frame elsewhere: scikit-learn takes the columns in their order, and says so.
         return predict
-    return lambda rows: predict(pandas.DataFrame(rows, columns=columns))
+    return lambda rows: predict(
+        pandas.DataFrame(rows, columns=columns) if isinstance(rows, np.ndarray) else rows
+    )

@@ -67,6 +67,11 @@ class Split:
         """Whether the affine part is worth leaving out."""
         return self.costs.pay
 
+    @property
+    def multiplications(self) -> float:
+        """How many multiplications the affine part takes for each element of a leaf."""
+        return self.costs.multiply_adds / max(1, self.costs.leaves)
+
     def template(self) -> Split:
         """Return what can be remembered for other inputs: no tensor, no model."""
         return replace(self, function=_nothing, inputs=((), ()))

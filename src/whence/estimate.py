@@ -1,0 +1,182 @@
+"""From what coalitions are worth to shares: least squares under the Shapley kernel, exact sums, ridge regression."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from whence.coalition_sampling import Found
+
+Shares = Float[np.ndarray, "rows features *K"]
+
+
+def constrained_least_squares(
+    pairs: Bool[np.ndarray, "pairs features"],
+    weights: Float[np.ndarray, "pairs"],
+    odd: Float[np.ndarray, "rows pairs *K"],
+    change: Float[np.ndarray, "rows *K"],
+    stratum: Int[np.ndarray, "pairs"],
+    missing: Float[np.ndarray, "strata"],
+) -> tuple[Shares, Shares | None]:
+    """Return argmin_φ Σ_S w_S (u_S − (1_S − ½)·φ)² with Σφ = change, u_S = (v(S) − v(N∖S))/2, and standard errors.
+
+    Of a pair of complements only the odd half u depends on φ. The errors are those of a stratified sample without
+    replacement (Cochran 1977): `missing` is the part of each stratum that was not visited, and one visited whole adds
+    nothing. None where there are too few pairs to tell.
+    """
+    features = pairs.shape[1]
+    flat, change = odd.reshape(*odd.shape[:2], -1), change.reshape(len(change), -1)
+    z = pairs - 0.5
+    centred = z - z.mean(1, keepdims=True)
+    gram = (centred * weights[:, None]).T @ centred
+    # The all-ones direction is fixed by the constraint; anything of the right size there makes the system solvable.
+    inverse = np.linalg.inv(gram + np.trace(gram) / features**2)
+    inverse -= inverse.mean(0) + inverse.mean(1)[:, None] - inverse.mean()
+    level = change / features
+    target = flat - z.sum(1)[None, :, None] * level[:, None]
+    influence = (centred @ inverse) * weights[:, None]
+    slopes = np.einsum("pd,npk->ndk", influence, target)
+    shares = slopes + level[:, None]
+    shape = (len(odd), features, *odd.shape[2:])
+    if not missing.any():
+        return shares.reshape(shape), np.zeros(shape)
+    spare = len(pairs) - (features - 1)
+    if spare < 1:
+        return shares.reshape(shape), None
+    # A pair that pulls the fit towards itself leaves a smaller residual than it would have had (MacKinnon, White 1985).
+    pull = np.einsum("pd,pd->p", influence, centred)
+    residual = target - np.einsum("pd,ndk->npk", centred, slopes)
+    residual /= np.sqrt(np.maximum(1 - pull, 1 / len(pairs)))[:, None]
+    variance = _stratified(influence, residual, stratum, missing)
+    return shares.reshape(shape), np.sqrt(variance).reshape(shape)
+
+
+def _stratified(
+    influence: Float[np.ndarray, "pairs features"],
+    residual: Float[np.ndarray, "rows pairs K"],
+    stratum: Int[np.ndarray, "pairs"],
+    missing: Float[np.ndarray, "strata"],
+) -> Float[np.ndarray, "rows features K"]:
+    """Return Σ over strata of what their residuals add to the variance of each share."""
+    found = np.zeros((residual.shape[0], influence.shape[1], residual.shape[2]))
+    for number in np.flatnonzero(missing):
+        mine = np.flatnonzero(stratum == number)
+        if not len(mine):
+            continue
+        part, rest = influence[mine], residual[:, mine]
+        squares = np.einsum("pd,npk->ndk", part**2, rest**2)
+        mean = np.einsum("pd,npk->ndk", part, rest) / len(mine)
+        # Of few pairs the mean is no better known than the spread: then the larger, uncentred sum is the honest one.
+        centred = squares - len(mine) * mean**2 if len(mine) >= 8 else squares
+        found += missing[number] * centred * len(mine) / max(1, len(mine) - 1)
+    return np.maximum(found, 0.0)
+
+
+def kernel_weight(features: int, size: int) -> float:
+    """Return the Shapley kernel (d − 1) / (C(d, s) s (d − s)) of one coalition (Lundberg, Lee 2017)."""
+    return (features - 1) / (math.comb(features, size) * size * (features - size))
+
+
+def shapley_values(values: Float[np.ndarray, "rows coalitions *K"], features: int) -> Shares:
+    """Return Σ_S |S|!(d−|S|−1)!/d! (v(S ∪ i) − v(S)) from the values of all 2^d coalitions, bit j being feature j."""
+    flat = values.reshape(*values.shape[:2], -1)
+    sizes = np.bitwise_count(np.arange(2**features, dtype=np.uint64)).astype(np.int64)
+    weight = np.array([1 / (features * math.comb(features - 1, size)) for size in range(features)])
+    found = np.zeros((len(values), features, flat.shape[2]))
+    for feature in range(features):
+        split = (-1, 2, 2**feature)
+        without = sizes.reshape(split)[:, 0].ravel()
+        halves = flat.reshape(len(values), *split, flat.shape[2])
+        gains = (halves[:, :, 1] - halves[:, :, 0]).reshape(len(values), -1, flat.shape[2])
+        found[:, feature] = np.einsum("s,nsk->nk", weight[without], gains)
+    return found.reshape(len(values), features, *values.shape[2:])
+
+
+def interaction_values(
+    values: Float[np.ndarray, "rows coalitions *K"], features: int
+) -> Float[np.ndarray, "rows features features *K"]:
+    """Return Σ_S |S|!(d−|S|−2)!/(d−1)! (v(S∪ij) − v(S∪i) − v(S∪j) + v(S)) for every pair; 0 on the diagonal."""
+    flat = values.reshape(*values.shape[:2], -1)
+    sizes = np.bitwise_count(np.arange(2**features, dtype=np.uint64)).astype(np.int64)
+    weight = np.array([1 / ((features - 1) * math.comb(features - 2, s)) for s in range(max(features - 1, 0))])
+    found = np.zeros((len(values), features, features, flat.shape[2]))
+    for high in range(features):
+        for low in range(high):
+            split = (-1, 2, 2 ** (high - low - 1), 2, 2**low)
+            without = sizes.reshape(split)[:, 0, :, 0].ravel()
+            cube = flat.reshape(len(values), *split, flat.shape[2])
+            both = cube[:, :, 1, :, 1] - cube[:, :, 1, :, 0] - cube[:, :, 0, :, 1] + cube[:, :, 0, :, 0]
+            pair = np.einsum("s,nsk->nk", weight[without], both.reshape(len(values), -1, flat.shape[2]))
+            found[:, high, low] = found[:, low, high] = pair
+    return found.reshape(len(values), features, features, *values.shape[2:])
+
+
+def fitted(
+    design: Bool[np.ndarray, "samples features"],
+    weights: Float[np.ndarray, "samples"],
+    times: Int[np.ndarray, "samples"],
+    values: Float[np.ndarray, "rows samples *K"],
+    ridge: float,
+    keep: int | None,
+    exact: bool,
+) -> Found:
+    """Return a linear surrogate's slopes, fitted once more to the `keep` largest, with its weighted R².
+
+    `times` is how often each sample was drawn; where the samples are `exact`ly all there are, nothing is left to
+    chance and the standard errors are 0.
+    """
+    shares, error, fidelity = weighted_ridge(design, weights, times, values, ridge)
+    if keep is not None and keep < design.shape[1]:
+        flat = shares.reshape(*shares.shape[:2], -1)
+        y = values.reshape(*values.shape[:2], -1)
+        shares, error = np.zeros_like(flat), np.zeros_like(flat)
+        fidelity = np.zeros((len(flat), flat.shape[2]))
+        for row, column in np.ndindex(len(flat), flat.shape[2]):
+            chosen = np.argsort(-np.abs(flat[row, :, column]), kind="stable")[:keep]
+            target = y[row : row + 1, :, column]
+            again = weighted_ridge(design[:, chosen], weights, times, target, ridge)
+            shares[row, chosen, column], error[row, chosen, column] = again[0][0], again[1][0]
+            fidelity[row, column] = again[2][0]
+        shape = (len(values), design.shape[1], *values.shape[2:])
+        shares, error = shares.reshape(shape), error.reshape(shape)
+        fidelity = fidelity.reshape(len(values), *values.shape[2:])
+    return Found(shares, np.zeros_like(error) if exact else error, fidelity)
+
+
+def weighted_ridge(
+    design: Bool[np.ndarray, "samples features"],
+    weights: Float[np.ndarray, "samples"],
+    times: Int[np.ndarray, "samples"],
+    target: Float[np.ndarray, "rows samples *K"],
+    ridge: float,
+) -> tuple[Shares, Shares, Float[np.ndarray, "rows *K"]]:
+    """Return slopes of Σ w (y − a − Xβ)² + ridge ‖β‖², their standard errors (sandwich), and the weighted R².
+
+    With more features than samples the system is solved in the samples, so that nothing of d x d is made.
+    """
+    y = target.reshape(*target.shape[:2], -1)
+    total = weights.sum()
+    mean_x, mean_y = weights @ design / total, np.einsum("p,npk->nk", weights, y) / total
+    root = np.sqrt(weights)[:, None]
+    x = (design - mean_x) * root
+    centred = y - mean_y[:, None]
+    samples, features = x.shape
+    if features <= samples:
+        gram = x.T @ x + ridge * np.eye(features)
+        influence = np.linalg.lstsq(gram, (x * root).T, rcond=None)[0].T
+    else:
+        gram = x @ x.T + ridge * np.eye(samples)
+        influence = np.linalg.lstsq(gram, x, rcond=None)[0] * root
+    slopes = np.einsum("pd,npk->ndk", influence, centred)
+    residual = centred - np.einsum("pd,ndk->npk", design - mean_x, slopes)
+    drawn = int(times.sum())
+    spare = drawn / max(1, drawn - min(features, drawn - 1) - 1)
+    variance = np.einsum("pd,npk->ndk", influence**2 / times[:, None], residual**2) * spare
+    left = np.einsum("p,npk->nk", weights, residual**2)
+    spread = np.einsum("p,npk->nk", weights, centred**2)
+    # A surrogate of a constant explains all there is to explain.
+    fidelity = np.where(spread > 1e-24 * total, 1 - left / np.where(spread > 0, spread, 1.0), 1.0)
+    shape = (len(y), features, *target.shape[2:])
+    return slopes.reshape(shape), np.sqrt(variance).reshape(shape), fidelity.reshape(len(y), *target.shape[2:])

@@ -1,0 +1,141 @@
+"""Shapley values of features in groups of groups, and of pairs of features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from whence import features as kinds
+from whence.coalition import Game, play
+from whence.coalition_sampling import Effort, effort
+from whence.counts import whole
+from whence.errors import Refused
+from whence.estimate import interaction_values, shapley_values
+from whence.neighbours import Neighbours
+from whence.owen import Division, tree_of
+from whence.problem import Problem
+from whence.registry import Method, register
+from whence.shapley_methods import MOST_EXACT, every_subset
+from whence.shares import Shares, joined
+
+DEFAULT_BUDGET, DEFAULT_SAMPLES = 500, 2000
+# The matrix of pairs is d x d, and a round of sampling visits each pair.
+MOST_FEATURES = 256
+
+
+@register(
+    "partition_shap", "A(G) = ½ Σ over S ∈ {∅, sister of G} of v(outside ∪ S ∪ G) − v(outside ∪ S), down a tree",
+    "Owen 1977; Lundberg et al. 2020, Nature Machine Intelligence 2 (shap's partition explainer)",
+    needs=("values",), title="PartitionSHAP",
+)  # fmt: skip
+@dataclass(frozen=True)
+class PartitionShap(Method):
+    """Owen values: credit is divided between the two branches of a tree of features, then within each, to the leaves.
+
+    Features that belong together (neighbours in a picture, correlated columns) share a branch. The largest debts are
+    divided first; what the budget leaves undivided is spread evenly over its features, and a note says so.
+
+    Attributes:
+        features: as for FeatureAblation.
+        baseline: as for Occlusion.
+        tree: scipy's linkage [d − 1, 4] of the features; None halves space, and joins a table's columns by their
+            correlation in the background.
+        samples: at most so many subsets; all of a balanced tree's are about d²·4/3.
+    """
+
+    features: Any = None
+    baseline: Any = None
+    tree: Any = None
+    samples: int = DEFAULT_BUDGET
+    switches = True
+
+    def __post_init__(self) -> None:
+        whole(self.samples, "partition_shap: samples")
+
+    def attribute(self, problem: Problem) -> Shares:
+        return play(problem, self.features, kinds.coarse, self.baseline, self._explained)
+
+    def _explained(self, game: Game) -> Shares:
+        if game.count > 2**16:
+            raise Refused(f"partition_shap: a tree of {game.count:,} features is too large; group them (features=...)")
+        return joined(game.problem.ops, [self._row(game.part(np.array([row]))) for row in range(len(game.full))])
+
+    def _row(self, game: Game) -> Shares:
+        division = Division(game, self.samples)
+        undivided = division.divide(tree_of(game, self.tree))
+        if undivided:
+            game.problem.run.note(
+                f"{self.samples} subsets did not reach all the way down the tree: what the smallest groups are worth is "
+                "spread evenly over their features; raise samples"
+            )
+        shares = division.shares[None]
+        met = np.full(game.full.shape, not undivided)
+        # Of what is spread evenly nobody knows how far off it is.
+        error = None if undivided else np.zeros(game.full.shape)
+        return game.shares(shares, efficient=True, error=error, converged=met)
+
+
+@register(
+    "shapley_interaction", "I_ij = Σ_{S∌i,j} |S|!(d−|S|−2)!/(d−1)! (v(S∪ij) − v(S∪i) − v(S∪j) + v(S)); A_i = φ_i",
+    "Grabisch, Roubens 1999; Lundberg et al. 2020", needs=("values", "few features"), title="Shapley interaction",
+)  # fmt: skip
+@dataclass(frozen=True)
+class ShapleyInteraction(Method):
+    """What pairs of features do together that neither does alone: the Shapley interaction index, and Shapley values.
+
+    `interactions` [B, d, d] holds I_ij / 2 in both places of a pair and, on the diagonal, what is left of the Shapley
+    value, so that its rows sum to the shares. With at least 2^d samples it is exact; else every round of orders visits
+    each pair twice, and `error` is that of the matrix.
+
+    Attributes:
+        features: as for ExactShapley, and no more than 256.
+        baseline: as for Occlusion.
+        samples: how many subsets; 2,000 unless a tolerance is given.
+        rtol: instead, the relative L1 error that is asked for.
+        max_evaluations: at most so many subsets, with rtol; None is 100,000.
+    """
+
+    features: Any = None
+    baseline: Any = None
+    samples: int | None = None
+    rtol: float | None = None
+    max_evaluations: int | None = None
+    switches = True
+
+    def __post_init__(self) -> None:
+        self._effort()
+
+    def _effort(self) -> Effort:
+        return effort("shapley_interaction", self.samples, self.rtol, self.max_evaluations, DEFAULT_SAMPLES)
+
+    def attribute(self, problem: Problem) -> Shares:
+        return play(problem, self.features, kinds.few, self.baseline, self._explained, dummies=False)
+
+    def _explained(self, game: Game) -> Shares:
+        asked = self._effort()
+        budget = asked.most if asked.samples is None else asked.samples
+        if game.count < 2:
+            every = (game.full - game.empty)[:, None]
+            exact = np.zeros(game.full.shape)
+            return game.shares(every, efficient=True, error=exact, interactions=np.moveaxis(every[:, None], (1, 2), (-2, -1)))
+        if game.count <= MOST_EXACT and 2**game.count <= budget:
+            values = every_subset(game, "shapley_interaction", "integrated_hessians")
+            shares = shapley_values(values, game.count)
+            matrix = completed(interaction_values(values, game.count) / 2, shares)
+            return game.shares(shares, efficient=True, error=np.zeros(game.full.shape), interactions=matrix)
+        if game.count > MOST_FEATURES:
+            raise Refused(
+                f"shapley_interaction: {game.count:,} features make too many pairs (at most {MOST_FEATURES}); group them "
+                "(features=...)"
+            )
+        return Neighbours(game).explained(asked)
+
+
+def completed(pairs: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Return pairs [n, d, d, *K] with the diagonal that makes rows sum to the shares, as [n, *K, d, d]."""
+    d = pairs.shape[1]
+    pairs = pairs.copy()
+    pairs[:, np.arange(d), np.arange(d)] = shares - pairs.sum(2)
+    return np.moveaxis(pairs, (1, 2), (-2, -1))

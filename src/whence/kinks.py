@@ -1,0 +1,179 @@
+"""Integrated Hessians of piecewise-linear networks, exactly: their Hessian is what their gradient jumps by at kinks.
+
+A neuron that switches at u and lets the gradient jump by δ adds (−u ln u) (Δ_A·δ_A)(Δ_B·δ_B)/(δ·Δ). Where several
+switch at once (equal patches, a black background), their jumps must be told apart: so the line is walked once more to
+inputs that lie a little beside x, on either side, where they switch one after the other. What that little changes
+cancels between the sides, but for its square; and the rows are those of the line itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from whence import exact
+from whence.backends import Array
+from whence.errors import Refused
+from whence.exact_pieces import Found
+from whence.hessians import Pairs, Rows, Stretch
+from whence.naming import floating
+
+# Rows are walked together as far as the pieces of each, guessed at so many, stay within these bytes.
+MEMORY, GUESS = 2**28, 4096
+# Jumps of so many rounding errors of the gradients are none.
+NOISE = 4
+# So many tilts apart the shares of a tilted line still count as those of the line itself.
+CLOSE = 1e4
+# The relative error up to which the pairs count as exact, as for Integrated Gradients.
+AGREEMENT = 1e-3
+# How far beside x the other lines end, as a power of the rounding error: far enough to part kinks that coincide by
+# many rounding errors, and so near that nothing else changes. Precision above that of float64 is single.
+TILT, SINGLE = 0.6, 1e-12
+
+
+@dataclass(frozen=True)
+class Bends:
+    """The pairs and the shares of single features, from the pieces of one line, and what came out of them."""
+
+    matrix: Float[np.ndarray, "rows *K d d"]
+    rows: Float[np.ndarray, "rows *K d"]
+    lost: Float[np.ndarray, "rows *K"]
+    error: Float[np.ndarray, "rows *K"]
+    pieces: Int[np.ndarray, "rows"]
+    evaluations: Int[np.ndarray, "rows"]
+
+
+def integrate(stretch: Stretch, draw: int, most: int) -> Pairs:
+    """Return the shares of pairs, whose rows are Integrated Gradients to rounding.
+
+    Raises:
+        Refused: the network is not piecewise linear along the line, not finite there, or in half precision.
+    """
+    if _rounding(stretch) > 1e-6:
+        raise Refused(
+            "integrated Hessians tell kinks apart by their places, which half precision cannot; use float32 or float64"
+        )
+    classes = int(np.prod(stretch.problem.output.shape[1:], dtype=int))
+    together = max(1, MEMORY // (8 * GUESS * stretch.count * classes))
+    rows = np.arange(len(stretch.problem.rows))
+    parts = [_told_apart(stretch.part(some), draw, most) for some in np.split(rows, rows[together::together])]
+    columns = zip(*(vars(part).values() for part in parts), strict=True)
+    return Pairs(*(np.concatenate(each) for each in columns))
+
+
+def _told_apart(stretch: Stretch, draw: int, most: int) -> Pairs:
+    """Walk the line, and where kinks coincide the lines on both sides of it."""
+    tilt, coarse = _rounding(stretch) ** TILT, _rounding(stretch) > SINGLE
+    plain = _walked(stretch, most // 3)
+    beside = _walked(_tilted(stretch, draw, tilt), most // 3)
+    size, away = _total(plain.matrix), _total(beside.matrix - plain.matrix)
+    many = (beside.pieces != plain.pieces) | (away > CLOSE * tilt * size).reshape(len(away), -1).any(1)
+    matrix, evaluations = plain.matrix, plain.evaluations + beside.evaluations
+    error = np.maximum(plain.error, _relative(plain.lost, size))
+    rows = np.flatnonzero(many | coarse)
+    if len(rows):
+        other = _walked(_tilted(stretch.part(rows), draw, -tilt), most // 3)
+        middle = (beside.matrix[rows] + other.matrix) / 2
+        apart = _total(beside.matrix[rows] - other.matrix) / 2 + beside.lost[rows] + other.lost
+        # In single precision even the line's own kinks are not where they seem to be.
+        apart = np.maximum(apart, _total(middle - matrix[rows])) if coarse else apart
+        matrix[rows] = middle
+        error[rows] = np.maximum.reduce(
+            [plain.error[rows], beside.error[rows], other.error, _relative(apart, _total(middle))]
+        )
+        evaluations[rows] += other.evaluations
+    # What lies beside the line has other rows, by a little or by rounding: the line's own are the right ones.
+    rest = plain.rows - matrix.sum(-1)
+    diagonal = np.arange(stretch.count)
+    matrix[..., diagonal, diagonal] += rest
+    moved = _relative(np.abs(rest).sum(-1), _total(matrix))
+    error[rows] = np.maximum(error[rows], moved[rows])
+    _say(stretch, moved, error, coarse)
+    return Pairs(matrix, error, evaluations, error <= AGREEMENT)
+
+
+def _say(stretch: Stretch, moved: np.ndarray, error: np.ndarray, coarse: bool) -> None:
+    """Tell the user why the pairs of some rows are not exact, where that is known."""
+    problem = stretch.problem
+    if coarse:
+        if (error > AGREEMENT).any():
+            problem.run.note(
+                "integrated Hessians: single precision cannot tell close kinks apart, and the pairs are as rough as "
+                "the error says; give the model and its inputs in float64"
+            )
+        return
+    wrong = np.flatnonzero((moved > AGREEMENT).reshape(len(moved), -1).any(1))
+    if len(wrong):
+        problem.run.note(
+            f"integrated Hessians: the path of example {problem.rows[wrong[0]]} runs along a kink (equal numbers "
+            "tie in a maximum all the way), where the shares of pairs depend on who wins; what that changes is on the "
+            "diagonal and in the error that is stated"
+        )
+
+
+def _total(matrix: Float[np.ndarray, "rows *K d d"]) -> Float[np.ndarray, "rows *K"]:
+    return np.abs(matrix).sum((-1, -2))
+
+
+def _rounding(stretch: Stretch) -> float:
+    kinds = [floating(way) for way in stretch.ways]
+    return max(2.0**-7 if kind == "bfloat16" else float(np.finfo(kind).eps) for kind in kinds)
+
+
+def _tilted(stretch: Stretch, draw: int, tilt: float) -> Stretch:
+    """Return the ways to inputs that lie beside x: every Δ_i times its own 1 + tilt ξ_i, ξ in [−1, 1]."""
+    problem, ops = stretch.problem, stretch.problem.ops
+    generator = problem.random("kinks", draw)
+
+    def moved(begin: Array, way: Array) -> Array:
+        factor = 1 + tilt * generator.uniform(-1, 1, (1, *way.shape[1:]))
+        return begin + way * ops.like(factor, way)
+
+    point = tuple(moved(begin, way) for begin, way in zip(stretch.start, stretch.ways, strict=True))
+    there = problem.part(np.arange(len(problem.rows)))
+    there.__dict__["point"] = point
+    return Stretch(there, stretch.features, stretch.start)
+
+
+def _walked(stretch: Stretch, most: int) -> Bends:
+    """Return what the kinks of one straight line add up to."""
+    shares, found = exact.walked(stretch.problem, stretch.start, max(1, most), stretch)
+    shape, count = stretch.problem.output.shape, stretch.count
+    matrix, rows = np.zeros((*shape, count, count)), np.zeros((*shape, count))
+    lost, pieces = np.zeros(shape), np.zeros(len(shares.evaluations), dtype=np.int64)
+    noise = NOISE * _rounding(stretch)
+    # A point on a border belongs to no piece.
+    inside = found.weight > 0
+    for row in np.unique(found.row):
+        mine = np.flatnonzero(inside & (found.row == row))
+        pieces[row] = len(mine)
+        matrix[row], rows[row], lost[row] = _bent(found, mine, noise)
+    assert shares.error is not None
+    return Bends(matrix, rows, lost, shares.error, pieces, shares.evaluations)
+
+
+def _bent(found: Found, mine: Rows, noise: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the pairs of one row, its shares, and how much of the pairs rounding leaves open."""
+    held = np.moveaxis(found.held[mine], 0, -2)
+    ends = np.minimum(np.concatenate([[0], np.cumsum(found.weight[mine])]), 1)
+    ends[-1] = 1
+    falling = np.where(ends > 0, -ends * np.log(np.where(ends > 0, ends, 1)), 0)
+    jumps = np.diff(held, axis=-2)
+    along, size = jumps.sum(-1), np.abs(jumps).sum(-1)
+    least = noise * np.abs(held).sum(-1).max(-1, keepdims=True, initial=0) + np.finfo(float).tiny
+    clear = np.abs(along) > least
+    weight = falling[1:-1] / np.where(clear, along, np.inf)
+    matrix = np.swapaxes(jumps * weight[..., None], -1, -2) @ jumps
+    diagonal = np.arange(held.shape[-1])
+    matrix[..., diagonal, diagonal] += np.diff(ends + falling) @ held
+    # A jump along which nothing is seen to change; in single precision, every jump by its rounding error.
+    open_ended = ~clear & (size > least) if noise < SINGLE else size > least
+    reach = np.maximum(np.abs(along), least)
+    lost = np.where(open_ended, falling[1:-1] * size**2 * np.minimum(1, least / reach) / reach, 0).sum(-1)
+    return matrix, np.diff(ends) @ held, lost
+
+
+def _relative(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.where(part > 0, np.inf, 0.0), where=whole > 0)
