@@ -80,8 +80,9 @@ def load(name: str, folder: Path) -> Case:
     x = loaded.preprocess.apply(TorchOperations(), inputs).contiguous()
     with torch.no_grad():
         target = loaded.model(x).argmax(1)
-    scale = loaded.preprocess
-    return Case(name, loaded.model, x, target, (scale.range[0] - scale.mean[0]) / scale.std[0])
+    # Through the same rounding: what is black in a picture is to be no different from the baseline.
+    black = loaded.preprocess.apply(TorchOperations(), torch.zeros_like(inputs[:1])).flatten()[0]
+    return Case(name, loaded.model, x, target, float(black))
 
 
 def load_all(folder: Path) -> tuple[list[Case], list[str]]:

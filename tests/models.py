@@ -196,7 +196,7 @@ def settings_for(name: str, rows: Any) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     if "background" in record.needs:
         fields["baseline"] = rows
-    if "samples" in record.fields:
+    if "samples" in record.fields and "few features" not in record.needs:
         fields["samples"] = 6 if record.fields["samples"] is not None else 3
     if isinstance(record.fields.get("steps"), int):
         fields["steps"] = 20
@@ -223,7 +223,9 @@ def names() -> list[str]:
     return sorted(name for name, each in whence.methods().items() if "global pooling" not in each.needs)
 
 
-TOLD = ("no layer was named", "the map of", "biases and constants", "relevance has grown")
+TOLD = (
+    "no layer was named", "the map of", "biases and constants", "relevance has grown", "6 subsets cannot tell",
+)  # fmt: skip
 
 
 def unexpected(notes: list[str]) -> list[str]:
@@ -261,7 +263,10 @@ DRAWN = ("ig-monte-carlo", "ig-stochastic", "ig-noise", "ig-dataset")
 def is_drawn(name: str) -> bool:
     """Tell whether a case's answer depends on the seed."""
     record = whence.methods().get(name)
-    return "samples" in record.fields if record is not None else name in DRAWN or "grad-" in name
+    if record is None:
+        return name in DRAWN or "grad-" in name
+    # Few features are visited with all their subsets.
+    return "samples" in record.fields and "few features" not in record.needs
 
 
 def relative(values: Any, reference: Any, scale: float = 0.0) -> float:

@@ -65,13 +65,17 @@ def test_a_baseline_of_fractions_is_not_cut_to_whole_numbers():
     with pytest.raises(whence.BadInput, match="baseline holds fractions"):
         whence.explain(lambda x: x.sum(1), counts, "exact_shapley", baseline=np.array([0.5, 1]))
     with pytest.raises(whence.BadInput, match="baseline holds fractions"):
-        whence.explain(lambda x: x.sum(1), counts, "exact_shapley", baseline=whence.baseline.dataset(counts / 2))
+        whence.explain(
+            lambda x: x.sum(1), counts, "exact_shapley", baseline=whence.baseline.dataset(counts / 2)
+        )
     whole = whence.explain(lambda x: x.sum(1), counts, "exact_shapley", baseline=np.array([1.0, 1.0]))
     assert whole.values.tolist() == [[2, 0], [1, 1]]
 
 
 def test_the_refusal_of_whole_numbers_names_methods_that_take_them():
-    with pytest.raises(whence.BadInput, match=r"at=whence\.layer.*switches features on and off: .*exact_shapley"):
+    with pytest.raises(
+        whence.BadInput, match=r"at=whence\.layer.*switches features on and off: .*exact_shapley"
+    ):
         whence.explain(seeded(0, Reads), torch.ones(1, 4, dtype=torch.int64), "saliency")
 
 
@@ -133,8 +137,11 @@ def test_what_works_on_a_black_box_is_taken_from_the_registry():
 def test_scikit_learn_on_arrays_needs_neither_torch_nor_frames():
     code = """
 import sys
-for name in ("torch", "pandas", "polars"):
-    sys.modules[name] = None
+class Absent:
+    def find_spec(self, name, *rest):
+        if name.partition(".")[0] in ("torch", "pandas", "polars"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
 import numpy as np, whence
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression

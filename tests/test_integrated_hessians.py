@@ -1,6 +1,8 @@
 """Integrated Hessians: closed forms, an oracle that knows every neuron, dense double integrals, and what is refused."""
 
 # ruff: noqa: E402 (what needs PyTorch is imported after the check for it)
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -58,7 +60,7 @@ def upper(lines):
                 cuts.append((c - a) / (b - d))
     cuts = np.unique(cuts)
     found = []
-    for left, right in zip(cuts, cuts[1:], strict=False):
+    for left, right in pairwise(cuts):
         if right - left < 1e-13:
             continue
         values = lines[:, 0] + lines[:, 1] * (left + right) / 2
@@ -192,7 +194,7 @@ def test_it_is_the_sum_over_the_neurons_of_two_layers(seed):
 
 
 def coinciding(generator, copies):
-    """Return ReLUs whose kinks coincide on the line from 0 to a constant input: permuted weights, some of them twice."""
+    """Return ReLUs whose kinks coincide on the line from 0 to a constant input: permuted weights, some twice."""
     w, b, v = [], [], []
     for _ in range(5):
         one, offset = generator.standard_normal(6), generator.standard_normal() / 2
@@ -243,9 +245,9 @@ def test_max_pooling_on_a_black_background_with_equal_patches():
     result = pairs(model, x[None, None], target=1)
     assert np.abs(result.interactions[0].numpy() - truth).sum() < 1e-7 * np.abs(truth).sum()
     assert result.converged.all() and abs(result.residual.item()) < 1e-12
-    # What summing the jumps of a place would give is far off: the test tests something.
+    # The lines beside it see more kinks than the line itself: the test tests something.
     plain = whence.explain(model, x[None, None], "integrated_gradients", target=1, quadrature="exact")
-    assert result.evaluations.item() > 3 * plain.evaluations.item()
+    assert result.evaluations.item() > 4 * plain.evaluations.item()
 
 
 @pytest.fixture(scope="module")
@@ -346,7 +348,7 @@ def test_kinks_in_a_network_that_is_not_piecewise_linear_are_refused(settings):
 def test_a_max_pool_among_smooth_layers_is_refused():
     model = net(nn.Conv2d(1, 4, 3), nn.GELU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16, 2))
     with pytest.raises(Refused, match="jumps"):
-        pairs(model, normal(1, 1, 6, 6), target=0)
+        pairs(model, normal(1, 1, 6, 6), target=0, baseline=normal(1, 1, 6, 6, seed=1))
 
 
 def test_gauss_on_a_relu_network_is_refused_and_exact_on_a_smooth_one():
@@ -512,7 +514,7 @@ def test_the_linear_rest_lies_on_the_diagonal():
     w = normal(4)
     result = pairs(lambda x: x @ w, normal(2, 4, seed=1))
     assert torch.allclose(result.interactions, torch.diag_embed(normal(2, 4, seed=1) * w), atol=1e-14)
-    assert result.evaluations.tolist() == [2, 2]
+    assert result.evaluations.tolist() == [3, 3]
 
 
 def test_the_record_says_what_it_is():

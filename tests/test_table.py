@@ -94,7 +94,8 @@ def test_equal_values_have_equal_codes_and_missing_ones_too():
     assert table.coded.tolist() == [True, False]
     # Of values that are equal in Python and of another type, each stays what it was.
     mixed = pandas.DataFrame({"a": np.array([1, True, 1.0, "1"], dtype=object)})
-    found = Table.of(mixed).decode(Table.of(mixed).array)
+    table = Table.of(mixed)
+    found = table.decode(table.array)
     assert [type(each) for each in found["a"]] == [type(each) for each in mixed["a"]]
 
 
@@ -116,7 +117,9 @@ def test_a_background_brings_values_of_its_own():
     assert list(back["kinds"].cat.categories) == ["v", "u", "w", "new"]
     assert back["whole"].tolist()[:4] == [1, 2, 3, 1.5] and np.isnan(back["whole"][4])
     assert back["byte"].dtype == np.uint8 and back["whole"].dtype == np.float64
-    pandas.testing.assert_frame_equal(table.decode(table.array), frame.reset_index(drop=True))
+    # The categories that were added stay.
+    back = table.decode(table.array).astype({"kinds": frame["kinds"].dtype})
+    pandas.testing.assert_frame_equal(back, frame.reset_index(drop=True))
 
 
 def test_whole_numbers_stay_whole_where_they_are():
@@ -139,7 +142,7 @@ def test_what_cannot_be_encoded_or_decoded_says_so():
             table.encode(wrong)
     with pytest.raises(whence.Refused, match=r"column 'words' holds text, and the baseline has the number 0"):
         table.decode(np.zeros((2, 2)))
-    with pytest.raises(whence.Refused, match="cannot be calculated with"):
+    with pytest.raises(whence.Refused, match="no baseline can be calculated"):
         table.decode(table.array / 2)
     with pytest.raises(whence.BadInput, match="two columns that are called 'a'"):
         Table.of(pandas.DataFrame([[1, 2]], columns=["a", "a"]))
@@ -170,7 +173,8 @@ def wines():
     own = np.array(["north", "south", "coast"])[data.target]
     frame["region"] = np.where(generator.random(len(frame)) < 0.7, own, "north")
     encoded = make_column_transformer(
-        (OneHotEncoder(handle_unknown="ignore"), ["region"]), (StandardScaler(), ["alcohol", "ash", "proline"])
+        (OneHotEncoder(handle_unknown="ignore"), ["region"]),
+        (StandardScaler(), ["alcohol", "ash", "proline"]),
     )
     return make_pipeline(encoded, LogisticRegression(max_iter=1000)).fit(frame, data.target), frame
 
@@ -212,7 +216,9 @@ def test_a_pipeline_on_words_is_explained_as_by_hand():
     assert again == "ExactShapley(baseline=<frame 8 x 4>)"
 
 
-@pytest.mark.parametrize("name", ["exact_shapley", "kernel_shap", "feature_ablation", "lime", "partition_shap"])
+@pytest.mark.parametrize(
+    "name", ["exact_shapley", "kernel_shap", "feature_ablation", "lime", "partition_shap"]
+)
 def test_polars_and_pandas_give_the_same(name):
     model, frame = wines()
     theirs = polars.DataFrame({name: frame[name].to_list() for name in frame})
@@ -257,7 +263,9 @@ def test_missing_values_reach_the_model_as_they_are(kind):
     frame = data.data[["age", "bmi", "bp"]].copy()
     frame.loc[frame.index[::3], "bmi"] = np.nan
     frame["clinic"] = pandas.Categorical(np.random.default_rng(0).choice(["Bern", "Basel"], len(frame)))
-    model = HistGradientBoostingRegressor(max_iter=20, categorical_features=["clinic"]).fit(frame, data.target)
+    model = HistGradientBoostingRegressor(max_iter=20, categorical_features=["clinic"]).fit(
+        frame, data.target
+    )
     columns = {name: [None if value != value else value for value in frame[name].tolist()] for name in frame}
     theirs = polars.DataFrame(columns).cast({"clinic": polars.Categorical})
     predict = model.predict
@@ -267,7 +275,9 @@ def test_missing_values_reach_the_model_as_they_are(kind):
         return predict(made.astype({"clinic": frame["clinic"].dtype, "bmi": float}))
 
     ours = frame if kind == "pandas" else theirs
-    result = whence.explain(model if kind == "pandas" else from_polars, ours[:6], "exact_shapley", baseline=ours[20:30])
+    result = whence.explain(
+        model if kind == "pandas" else from_polars, ours[:6], "exact_shapley", baseline=ours[20:30]
+    )
     assert np.allclose(result.output, predict(frame[:6]))
     assert np.allclose(result.baseline_output, predict(frame[20:30]).mean())
     assert result.settings["feature_values"][0][1] is None
@@ -277,7 +287,9 @@ def test_missing_values_reach_the_model_as_they_are(kind):
 def test_groups_of_columns_by_name():
     model, frame = wines()
     groups = whence.features.columns({"minerals": ["ash", "proline"]})
-    result = whence.explain(model, frame.iloc[:4], "exact_shapley", features=groups, baseline=frame.iloc[::30])
+    result = whence.explain(
+        model, frame.iloc[:4], "exact_shapley", features=groups, baseline=frame.iloc[::30]
+    )
     assert result.settings["feature_names"] == ["minerals", "alcohol", "region"]
     assert result.settings["columns"] == list(frame.columns)
     assert result.shares.shape == (4, 3) and np.allclose(result.values[:, 1], result.values[:, 2])
@@ -307,7 +319,7 @@ def test_a_method_that_calculates_names_the_column_and_what_works():
     with pytest.raises(whence.BadInput, match=r"column 'petal length \(cm\)' has missing"):
         whence.explain(boosted, holes, "sensitivity")
     assert whence.explain(boosted, holes[:4], "kernel_shap").values.shape == (4, 4)
-    with pytest.raises(whence.BadInput, match="preprocess is for pictures"):
+    with pytest.raises(whence.BadInput, match="with preprocess the inputs are pictures"):
         whence.explain(model, frame, "kernel_shap", preprocess=lambda x: x)
 
 
@@ -359,5 +371,5 @@ def test_baselines_that_a_table_cannot_have():
         whence.explain(model, frame[:2], "exact_shapley", baseline=frame.to_numpy()[:1])
     with pytest.raises(whence.BadInput, match="the baseline is a frame with the columns"):
         whence.explain(model, frame[:2], "exact_shapley", baseline=frame.iloc[0])
-    with pytest.raises(whence.Refused, match="column 'region'"):
+    with pytest.raises(whence.Refused, match="no baseline can be calculated"):
         whence.explain(model, frame[:2], "exact_shapley", baseline="mean")

@@ -194,16 +194,16 @@ class Attribution:
         return view.beeswarm(self, most)
 
     def to_text(self, tokens: Sequence[Any], row: int = 0) -> Text:
-        """Return one example's tokens in colour for a terminal; see `whence.text_view.to_text`."""
-        from whence import text_view
+        """Return one example's tokens in colour for a terminal; see `whence.view.to_text`."""
+        from whence import view
 
-        return text_view.to_text(self, tokens, row)
+        return view.to_text(self, tokens, row)
 
     def text_html(self, tokens: Sequence[Any], row: int = 0) -> str:
-        """Return one example's tokens in colour as a piece of HTML; see `whence.text_view.to_html`."""
-        from whence import text_view
+        """Return one example's tokens in colour as a piece of HTML; see `whence.view.text_html`."""
+        from whence import view
 
-        return text_view.to_html(self, tokens, row)
+        return view.text_html(self, tokens, row)
 
     def to_html(self, path: str | Path, **options: Any) -> Path:
         """Write one self-contained HTML report and return its path; options are those of `report.write`."""

@@ -279,7 +279,7 @@ def quicker(record: registry.Record) -> dict[str, Any]:
         found["samples"] = max(5, fields["samples"] // QUICK_SHARE)
     if isinstance(fields.get("steps"), int):
         found["steps"] = max(5, fields["steps"] // QUICK_STEPS)
-    elif "rtol" in fields:
+    elif fields.get("rtol") is not None:
         found["rtol"] = QUICK_RTOL
     return found
 

@@ -333,7 +333,7 @@ def _nothing(game: Game) -> Shares:
     zeros = np.zeros((len(game.full), 0, *game.full.shape[1:]))
     game.problem.run.note("the input is its baseline: nothing changes when features are absent, and every share is 0")
     exact = np.zeros(game.full.shape)
-    return game.shares(zeros, zeros, efficient=True, error=exact, converged=exact == 0)
+    return game.shares(zeros, efficient=True, error=exact, converged=exact == 0)
 
 
 def _record(problem: Problem, laid: Features) -> None:

@@ -63,23 +63,22 @@ class Effort:
     most: int = MOST
 
 
-def effort(method: str, samples: Any, rtol: Any, most: Any, default: int) -> Effort:
-    """Return what a method's fields ask for.
+def effort(method: str, samples: Any, rtol: Any, most: Any, default: int, least: int = 1) -> Effort:
+    """Return what a method's fields ask for; a tolerance takes the place of the default number.
 
     Raises:
         BadInput: both a number and a tolerance are given, or one that cannot be meant.
     """
-    if samples is not None and rtol is not None:
+    if rtol is not None and samples != default:
         raise BadInput(
-            f"{method}: samples={samples} fixes the number of coalitions and rtol={rtol} asks for as many as it takes; "
+            f"{method}: samples={samples} fixes the number of subsets and rtol={rtol} asks for as many as it takes; "
             "give one of them"
         )
     if rtol is not None and not (isinstance(rtol, (int, float)) and rtol > 0):
         raise BadInput(f"{method}: rtol is {rtol!r}; it is a relative error above 0, such as 0.05")
-    if samples is not None:
-        whole(samples, f"{method}: samples")
-    limit = MOST if most is None else whole(most, f"{method}: max_evaluations")
-    return Effort(default if samples is None and rtol is None else samples, rtol, limit)
+    count = whole(samples, f"{method}: samples", least)
+    limit = MOST if most is None else whole(most, f"{method}: max_evaluations", least)
+    return Effort(count if rtol is None else None, rtol, limit)
 
 
 def sampled(game: Game, plan: Plan, asked: Effort, efficient: bool) -> Shares:
@@ -89,6 +88,10 @@ def sampled(game: Game, plan: Plan, asked: Effort, efficient: bool) -> Shares:
     """
     if asked.rtol is None:
         assert asked.samples is not None
+        if plan.least > asked.samples:
+            game.problem.run.note(
+                f"{asked.samples} subsets cannot tell {game.count} features apart: {plan.least} were taken"
+            )
         values = game.values(plan.more(max(asked.samples, plan.least)))
         return _shares(game, plan.found(game, values), efficient, None)
     open_rows = np.arange(len(game.problem.rows))
@@ -157,7 +160,7 @@ class Chance:
 
     def __init__(self, game: Game, probability: float = 0.5) -> None:
         self.game, self.probability = game, probability
-        self.least = min(2 * game.count + 2, 2**ENUMERATED)
+        self.least = min(4, 2**game.count)
         self.coalitions = np.zeros((0, game.count), dtype=bool)
         self.times = np.zeros(0, dtype=np.int64)
         self.exact = False

@@ -32,7 +32,7 @@ def constrained_least_squares(
     centred = z - z.mean(1, keepdims=True)
     gram = (centred * weights[:, None]).T @ centred
     # The all-ones direction is fixed by the constraint; anything of the right size there makes the system solvable.
-    inverse = np.linalg.inv(gram + np.trace(gram) / features**2)
+    inverse = np.linalg.pinv(gram + np.trace(gram) / features**2, hermitian=True)
     inverse -= inverse.mean(0) + inverse.mean(1)[:, None] - inverse.mean()
     level = change / features
     target = flat - z.sum(1)[None, :, None] * level[:, None]
@@ -42,8 +42,7 @@ def constrained_least_squares(
     shape = (len(odd), features, *odd.shape[2:])
     if not missing.any():
         return shares.reshape(shape), np.zeros(shape)
-    spare = len(pairs) - (features - 1)
-    if spare < 1:
+    if len(pairs) < features:
         return shares.reshape(shape), None
     # A pair that pulls the fit towards itself leaves a smaller residual than it would have had (MacKinnon, White 1985).
     pull = np.einsum("pd,pd->p", influence, centred)

@@ -31,7 +31,7 @@ WEIGHTS: dict[Weight, Callable[[np.ndarray], np.ndarray]] = {
     "log": lambda u: -np.log(u),
     "bend": lambda u: -u * np.log(u),
 }
-# The rules that are tried, one after the other: each tells the error of the one before.
+# The rules that are tried, one after the other: each tells the error of the one before, and is better than that.
 LADDER = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 # The directions that are looked along: the whole way, and the features with random signs.
 PROBES = 3
@@ -285,7 +285,8 @@ class _Search:
             if not len(active) or not self._affordable(place):
                 break
             done = self._climb(active, place)
-            self.nodes[active[~done]] = LADDER[place]
+            # Not the rule before, good enough along these directions: a pair may be worse than they are.
+            self.nodes[active] = LADDER[place]
             active = active[~done]
         if self.steps is not None and len(moving):
             self.nodes[moving] = self.steps
@@ -293,11 +294,11 @@ class _Search:
             self.error[moving] = _relative(_size(here - known), _size(known))
 
     def _affordable(self, place: int) -> bool:
-        """Tell whether the next rule can be looked at, and the pairs still be had by the one before."""
+        """Tell whether the next rule can be looked at, and the pairs be had by it."""
         looks = (PROBES + 2) * sum(LADDER[: place + 1])
         if self.steps is not None:
             return place == 0 or looks <= self.most
-        cost = looks + LADDER[max(0, place - 1)] * (self.stretch.count + 1)
+        cost = looks + LADDER[place] * (self.stretch.count + 1)
         if cost > self.most and place == 0:
             raise Refused(
                 f"integrated Hessians of {self.stretch.count} features take at least {cost} derivatives, and "

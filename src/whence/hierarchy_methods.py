@@ -42,17 +42,17 @@ class PartitionShap(Method):
         baseline: as for Occlusion.
         tree: scipy's linkage [d − 1, 4] of the features; None halves space, and joins a table's columns by their
             correlation in the background.
-        samples: at most so many subsets; all of a balanced tree's are about d²·4/3.
+        max_evaluations: at most so many subsets; all of a balanced tree's are about d²·4/3.
     """
 
     features: Any = None
     baseline: Any = None
     tree: Any = None
-    samples: int = DEFAULT_BUDGET
+    max_evaluations: int = DEFAULT_BUDGET
     switches = True
 
     def __post_init__(self) -> None:
-        whole(self.samples, "partition_shap: samples")
+        whole(self.max_evaluations, "partition_shap: max_evaluations")
 
     def attribute(self, problem: Problem) -> Shares:
         return play(problem, self.features, kinds.coarse, self.baseline, self._explained)
@@ -63,18 +63,17 @@ class PartitionShap(Method):
         return joined(game.problem.ops, [self._row(game.part(np.array([row]))) for row in range(len(game.full))])
 
     def _row(self, game: Game) -> Shares:
-        division = Division(game, self.samples)
+        division = Division(game, self.max_evaluations)
         undivided = division.divide(tree_of(game, self.tree))
         if undivided:
             game.problem.run.note(
-                f"{self.samples} subsets did not reach all the way down the tree: what the smallest groups are worth is "
-                "spread evenly over their features; raise samples"
+                f"{self.max_evaluations} subsets did not reach all the way down the tree: what the smallest groups are worth is "
+                "spread evenly over their features; raise max_evaluations"
             )
         shares = division.shares[None]
         met = np.full(game.full.shape, not undivided)
-        # Of what is spread evenly nobody knows how far off it is.
-        error = None if undivided else np.zeros(game.full.shape)
-        return game.shares(shares, efficient=True, error=error, converged=met)
+        # Of what is spread evenly nobody knows how far off it is: no error is stated.
+        return game.shares(shares, efficient=True, converged=met)
 
 
 @register(
@@ -92,14 +91,14 @@ class ShapleyInteraction(Method):
     Attributes:
         features: as for ExactShapley, and no more than 256.
         baseline: as for Occlusion.
-        samples: how many subsets; 2,000 unless a tolerance is given.
+        samples: how many subsets.
         rtol: instead, the relative L1 error that is asked for.
         max_evaluations: at most so many subsets, with rtol; None is 100,000.
     """
 
     features: Any = None
     baseline: Any = None
-    samples: int | None = None
+    samples: int = DEFAULT_SAMPLES
     rtol: float | None = None
     max_evaluations: int | None = None
     switches = True

@@ -59,8 +59,6 @@ def _tabled(call: Call, backend: Backend) -> tuple[Structure, Sequence[Array]]:
     Raises:
         BadInput: a column holds something that the model or the method has no use for.
     """
-    if call.preprocess is not None:
-        raise BadInput("preprocess is for pictures, and the inputs are a frame; leave it out")
     table = Table.of(call.inputs)
     table.frames = not backend.differentiable and takes_frames(call.model, table.trouble is None)
     if table.trouble is not None and backend.differentiable:

@@ -1,8 +1,8 @@
 """Integrated Hessians of piecewise-linear networks, exactly: their Hessian is what their gradient jumps by at kinks.
 
 A neuron that switches at u and lets the gradient jump by δ adds (−u ln u) (Δ_A·δ_A)(Δ_B·δ_B)/(δ·Δ). Where several
-switch at once (equal patches, a black background), their jumps must be told apart: so the line is walked once more to
-inputs that lie a little beside x, on either side, where they switch one after the other. What that little changes
+switch at once (equal patches, a black background), their jumps must be told apart: so two more lines are walked, to
+inputs that lie a little beside x on either side, where they switch one after the other. What that little changes
 cancels between the sides, but for its square; and the rows are those of the line itself.
 """
 
@@ -64,33 +64,32 @@ def integrate(stretch: Stretch, draw: int, most: int) -> Pairs:
 
 
 def _told_apart(stretch: Stretch, draw: int, most: int) -> Pairs:
-    """Walk the line, and where kinks coincide the lines on both sides of it."""
+    """Walk the line, and those on both sides of it: where these see something else, theirs is the answer."""
     tilt, coarse = _rounding(stretch) ** TILT, _rounding(stretch) > SINGLE
     plain = _walked(stretch, most // 3)
-    beside = _walked(_tilted(stretch, draw, tilt), most // 3)
-    size, away = _total(plain.matrix), _total(beside.matrix - plain.matrix)
-    many = (beside.pieces != plain.pieces) | (away > CLOSE * tilt * size).reshape(len(away), -1).any(1)
-    matrix, evaluations = plain.matrix, plain.evaluations + beside.evaluations
-    error = np.maximum(plain.error, _relative(plain.lost, size))
-    rows = np.flatnonzero(many | coarse)
-    if len(rows):
-        other = _walked(_tilted(stretch.part(rows), draw, -tilt), most // 3)
-        middle = (beside.matrix[rows] + other.matrix) / 2
-        apart = _total(beside.matrix[rows] - other.matrix) / 2 + beside.lost[rows] + other.lost
+    sides = [_walked(_tilted(stretch, draw, each), most // 3) for each in (tilt, -tilt)]
+    middle = (sides[0].matrix + sides[1].matrix) / 2
+    size = _total(plain.matrix)
+    many = np.full(len(size), coarse)
+    for side in sides:
+        away = _total(side.matrix - plain.matrix) > CLOSE * tilt * size
+        many |= (side.pieces != plain.pieces) | away.reshape(len(away), -1).any(1)
+    apart = _total(sides[0].matrix - sides[1].matrix) / 2 + sides[0].lost + sides[1].lost
+    if coarse:
         # In single precision even the line's own kinks are not where they seem to be.
-        apart = np.maximum(apart, _total(middle - matrix[rows])) if coarse else apart
-        matrix[rows] = middle
-        error[rows] = np.maximum.reduce(
-            [plain.error[rows], beside.error[rows], other.error, _relative(apart, _total(middle))]
-        )
-        evaluations[rows] += other.evaluations
+        apart = np.maximum(apart, _total(middle - plain.matrix))
+    chosen = many.reshape(-1, *(1,) * (size.ndim - 1))
+    matrix = np.where(chosen[..., None, None], middle, plain.matrix)
     # What lies beside the line has other rows, by a little or by rounding: the line's own are the right ones.
     rest = plain.rows - matrix.sum(-1)
     diagonal = np.arange(stretch.count)
     matrix[..., diagonal, diagonal] += rest
-    moved = _relative(np.abs(rest).sum(-1), _total(matrix))
-    error[rows] = np.maximum(error[rows], moved[rows])
-    _say(stretch, moved, error, coarse)
+    moved = np.abs(rest).sum(-1)
+    total = _total(matrix)
+    doubt = _relative(np.where(chosen, np.maximum(apart, moved), plain.lost), total)
+    error = np.maximum.reduce([plain.error, doubt, *(np.where(chosen, side.error, 0) for side in sides)])
+    _say(stretch, _relative(moved, total), error, coarse)
+    evaluations = plain.evaluations + sides[0].evaluations + sides[1].evaluations
     return Pairs(matrix, error, evaluations, error <= AGREEMENT)
 
 

@@ -41,7 +41,7 @@ class RISE(Method):
         probability: that a cell (a feature) is on.
         features: switched on and off instead of a grid's cells; as for FeatureAblation.
         baseline: as for Occlusion.
-        samples: how many masks; 1,000 unless a tolerance is given.
+        samples: how many masks.
         rtol: instead, the relative L1 error that is asked for.
         max_evaluations: at most so many masks, with rtol; None is 100,000.
     """
@@ -50,7 +50,7 @@ class RISE(Method):
     probability: float = 0.5
     features: Any = None
     baseline: Any = None
-    samples: int | None = None
+    samples: int = DEFAULT_SAMPLES
     rtol: float | None = None
     max_evaluations: int | None = None
     switches = True
@@ -59,13 +59,11 @@ class RISE(Method):
         whole(self.cells, "rise: cells")
         if not 0 < self.probability < 1:
             raise BadInput(f"rise: probability is {self.probability}; it lies between 0 and 1")
-        if self.samples is not None:
-            # A standard error needs two.
-            whole(self.samples, "rise: samples", 2)
         self._effort()
 
     def _effort(self) -> Effort:
-        return effort("rise", self.samples, self.rtol, self.max_evaluations, DEFAULT_SAMPLES)
+        # A standard error needs two.
+        return effort("rise", self.samples, self.rtol, self.max_evaluations, DEFAULT_SAMPLES, 2)
 
     def attribute(self, problem: Problem) -> Shares:
         picture = len(problem.point) == 1 and kinds.is_picture(problem, problem.point[0])

@@ -22,6 +22,8 @@ MOST_EXACT = 20
 # A design of pairs needs a d x d system: above, features are to be grouped.
 MOST_FEATURES = 4096
 DEFAULT_SAMPLES, DEFAULT_ORDERS = 1000, 20
+# So many pairs for each feature always tell all features apart.
+CERTAIN = 4
 
 
 @register(
@@ -81,7 +83,7 @@ class KernelShap(Method):
     Attributes:
         features: as for FeatureAblation.
         baseline: as for Occlusion.
-        samples: how many subsets; 1,000 unless a tolerance is given, and at least two for each feature.
+        samples: how many subsets, at least two for each feature.
         rtol: instead, the relative L1 error that is asked for.
         max_evaluations: at most so many subsets, with rtol; None is 100,000.
 
@@ -91,7 +93,7 @@ class KernelShap(Method):
 
     features: Any = None
     baseline: Any = None
-    samples: int | None = None
+    samples: int = DEFAULT_SAMPLES
     rtol: float | None = None
     max_evaluations: int | None = None
     switches = True
@@ -123,7 +125,17 @@ class _KernelPlan(Plan):
 
     def more(self, count: int) -> Coalitions:
         new = self.pairs.draw(max(1, count // 2))
+        while not self._spans() and len(more := self.pairs.draw(max(1, self.pairs.count // 2))):
+            new = np.concatenate([new, more])
         return np.stack([new, ~new], 1).reshape(-1, new.shape[1])
+
+    def _spans(self) -> bool:
+        """Tell whether the pairs so far tell all features apart."""
+        pairs, d = self.pairs.coalitions, self.pairs.count
+        if len(pairs) >= CERTAIN * d:
+            return True
+        signs = pairs - 0.5
+        return bool(np.linalg.matrix_rank(signs - signs.mean(1, keepdims=True)) >= d - 1)
 
     def found(self, game: Game, values: Values) -> Found:
         change, pairs = game.full - game.empty, self.pairs
@@ -158,14 +170,14 @@ class ShapleySampling(Method):
     Attributes:
         features: as for FeatureAblation; None is the same.
         baseline: as for Occlusion.
-        samples: how many orders, each of d − 1 new subsets at the most; 20 unless a tolerance is given, at least 4.
+        samples: how many orders, at least 4, each of d − 1 new subsets at the most.
         rtol: instead, the relative L1 error that is asked for.
         max_evaluations: at most so many subsets, with rtol; None is 100,000.
     """
 
     features: Any = None
     baseline: Any = None
-    samples: int | None = None
+    samples: int = DEFAULT_ORDERS
     rtol: float | None = None
     max_evaluations: int | None = None
     switches = True
@@ -174,7 +186,7 @@ class ShapleySampling(Method):
         self._effort()
 
     def _effort(self) -> Effort:
-        return effort("shapley_sampling", self.samples, self.rtol, self.max_evaluations, DEFAULT_ORDERS)
+        return effort("shapley_sampling", self.samples, self.rtol, self.max_evaluations, DEFAULT_ORDERS, 4)
 
     def attribute(self, problem: Problem) -> Shares:
         return play(problem, self.features, kinds.coarse, self.baseline, self._explained, dummies=False)

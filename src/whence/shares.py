@@ -91,7 +91,7 @@ def joined(ops: Operations, parts: list[Shares]) -> Shares:
         output=rows("output"),
         baseline_output=rows("baseline_output"),
         residual=rows("residual"),
-        standard_error=_joined_leaves(ops, [part.standard_error for part in parts]),
+        standard_error=_joined_errors(ops, parts),
         trace=_joined_trace([part.trace for part in parts if part.trace is not None]),
         interrupted=parts[-1].interrupted,
         features=ragged("features", 1),
@@ -100,11 +100,12 @@ def joined(ops: Operations, parts: list[Shares]) -> Shares:
     )
 
 
-def _joined_leaves(ops: Operations, parts: list[Leaves | None]) -> Leaves | None:
-    known = [part for part in parts if part is not None]
-    if len(known) < len(parts):
+def _joined_errors(ops: Operations, parts: list[Shares]) -> Leaves | None:
+    """Return the standard errors of all rows: of those that are exact among others that are sampled they are 0."""
+    if all(part.standard_error is None for part in parts):
         return None
-    return tuple(ops.concatenate(leaf) for leaf in zip(*known, strict=True))
+    each = [part.standard_error or tuple(leaf * 0 for leaf in part.values) for part in parts]
+    return tuple(ops.concatenate(leaf) for leaf in zip(*each, strict=True))
 
 
 def _joined_trace(traces: list[Trace]) -> Trace | None:

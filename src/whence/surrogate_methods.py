@@ -42,7 +42,7 @@ class LIME(Method):
     Attributes:
         features: as for FeatureAblation.
         baseline: as for Occlusion; rows of a data set make it a table's LIME.
-        samples: how many random subsets (rows, of a table); 1,000 unless a tolerance is given.
+        samples: how many random subsets (rows, of a table).
         rtol: instead, the relative L1 error that is asked for.
         max_evaluations: at most so many subsets, with rtol; None is 100,000.
         kernel_width: how far away still counts; None is 0.25, and for a table 0.75 times the root of its columns.
@@ -53,7 +53,7 @@ class LIME(Method):
 
     features: Any = None
     baseline: Any = None
-    samples: int | None = None
+    samples: int = DEFAULT_SAMPLES
     rtol: float | None = None
     max_evaluations: int | None = None
     kernel_width: float | None = None
@@ -74,7 +74,7 @@ class LIME(Method):
             raise BadInput(f"lime: bins is {self.bins!r}; it is {' or '.join(map(repr, lime_table.BINS))}, or None")
 
     def _effort(self) -> Effort:
-        return effort("lime", self.samples, self.rtol, self.max_evaluations, DEFAULT_SAMPLES)
+        return effort("lime", self.samples, self.rtol, self.max_evaluations, DEFAULT_SAMPLES, 2)
 
     def attribute(self, problem: Problem) -> Shares:
         return play(problem, self.features, kinds.coarse, self.baseline, self._explained)

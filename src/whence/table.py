@@ -129,7 +129,9 @@ class Table:
         library = sys.modules[str(_library(self.frame))]
         if library.__name__ == "polars":
             return library.DataFrame(dict(zip(self.frame.columns, columns, strict=True)))
-        frame = library.DataFrame({number: each.array for number, each in enumerate(columns)})
+        # Whatever rows they were taken from, they are the same rows now.
+        rows = {number: each.reset_index(drop=True) for number, each in enumerate(columns)}
+        frame = library.DataFrame(rows)
         frame.columns = self.frame.columns
         return frame
 

@@ -119,6 +119,9 @@ class Column:
     def _cast(self, column: nw.Series[Any]) -> nw.Series[Any]:
         """Return words as categories, or the other way round, as the user's own column has them."""
         if {_name(column.dtype), _name(self._type)} <= set(WORDS):
+            if hasattr(getattr(self.own, "cat", None), "categories"):
+                # New categories are added where the pieces are joined.
+                return column
             try:
                 cast = column.cast(self._type)
             except Exception:
@@ -162,7 +165,7 @@ class Column:
         places = values[coded] / -UNIT - ROOM * (self.number + 1)
         if (places != np.rint(places)).any() or places.min() < 0 or places.max() >= len(self._places):
             raise Refused(
-                f"column {self.name!r} holds {self.words}, which cannot be calculated with; choose a baseline of rows: "
+                f"no baseline can be calculated from what this table holds (column {self.name!r}); give rows: "
                 "baseline=whence.baseline.dataset(rows)"
             )
         found = self.known[places.astype(np.int64)]

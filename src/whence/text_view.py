@@ -138,7 +138,7 @@ def to_text(result: Attribution, tokens: Sequence[Any], row: int = 0) -> Text:
     return text.append(f" {high}")
 
 
-def to_html(result: Attribution, tokens: Sequence[Any], row: int = 0) -> str:
+def text_html(result: Attribution, tokens: Sequence[Any], row: int = 0) -> str:
     """Return one example's tokens as a piece of HTML that needs nothing else: colours, numbers on hover, the scale.
 
     Args:

@@ -2,7 +2,7 @@
 
 Figures (matplotlib) live in modules of their own and are reached from here too: `view.figure`, `view.trace_figure`,
 `view.comparison_figure`, `view.development_figure`; of tables `view.beeswarm`, `view.importance_bars`,
-`view.interaction_figure`.
+`view.interaction_figure`; of text `view.to_text`, `view.text_html`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from whence.interaction_view import interaction_figure as interaction_figure  # noqa: PLC0414
     from whence.tabular_view import beeswarm as beeswarm  # noqa: PLC0414
     from whence.tabular_view import importance_bars as importance_bars  # noqa: PLC0414
+    from whence.text_view import text_html as text_html  # noqa: PLC0414
+    from whence.text_view import to_text as to_text  # noqa: PLC0414
 
 # Where each figure is drawn: those modules build on this one, so they are imported when they are first used.
 FIGURES = {
@@ -38,6 +40,8 @@ FIGURES = {
     "beeswarm": "whence.tabular_view",
     "importance_bars": "whence.tabular_view",
     "interaction_figure": "whence.interaction_view",
+    "to_text": "whence.text_view",
+    "text_html": "whence.text_view",
 }
 PERCENTILE = 99.5
 # Pixel maps of photographs are salt and pepper: averaged over 2 % of the shorter side the subject appears.
