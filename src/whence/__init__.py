@@ -104,7 +104,18 @@ _HOMES = {
     "surrogate_methods": ("LIME",),
     "switching_methods": ("FeatureAblation", "Occlusion"),
 }  # fmt: skip
-_MODULES = ("baseline", "composite", "data", "features", "path", "quadrature", "target", "units", "view", "zoo")
+_MODULES = (
+    "baseline",
+    "composite",
+    "data",
+    "features",
+    "path",
+    "quadrature",
+    "target",
+    "units",
+    "view",
+    "zoo",
+)
 _home_of = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = ["__version__", *_home_of, *_MODULES]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]

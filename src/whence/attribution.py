@@ -49,8 +49,9 @@ class Attribution:
     L1 error of the values; `standard_error` the sampling error of each value. All three are None where the method
     promises nothing of the kind. Where features are groups, `shares` [B, d] is one number per feature, named in
     `settings["feature_names"]`; `interactions` [B, d, d] are the shares of pairs, whose rows sum to the shares; an
-    example with fewer features than another ends in NaN. `fidelity` [B] is a surrogate's R². `evaluations` counts gradients (or forwards) spent on each example. `size` is the
-    input's own extent in space, where the values are a layer's: its map is stretched to it.
+    example with fewer features than another ends in NaN. `fidelity` [B] is a surrogate's R². `evaluations` counts
+    gradients (or forwards) spent on each example. `size` is the input's own extent in space, where the values are a
+    layer's: its map is stretched to it.
     """
 
     values: Any

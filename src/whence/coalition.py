@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from whence import features as kinds
-from whence.background import DataSet
 from whence.backends import Array, Leaves
+from whence.background import DataSet
 from whence.baseline import resolve
 from whence.coalition_fusion import Fused, fused
 from whence.draws import Draws
@@ -51,7 +51,8 @@ class Whole:
 class Game:
     """A problem's rows as games: what each coalition of features is worth, averaged over the baseline's draws.
 
-    Where `whole` is given, only the features that can make a difference play, and the shares of the others are 0.
+    Where `whole` is given, only the features that can make a difference play, and the shares of the others are 0. In
+    `idle` rows none can, and the model is not asked.
     `evaluations` [n] counts the runs of the model so far, for each row.
     """
 
@@ -59,6 +60,7 @@ class Game:
     features: Features
     draws: Draws
     whole: Whole | None = None
+    idle: bool = False
     evaluations: Int[np.ndarray, "rows"] = field(init=False)
     _unfused: bool = False
     _fused: Fused | None = None
@@ -79,10 +81,14 @@ class Game:
     @cached_property
     def empty(self) -> Float[np.ndarray, "rows *K"]:
         """F where every feature is absent."""
+        if self.idle:
+            return self.full
         return self.values_of(1, lambda which: np.zeros((len(which), self.count), dtype=bool))[:, 0]
 
     def values(self, coalitions: Coalitions) -> Values:
         """Return f where the features of each coalition are present, in float64; of all and of none it is known."""
+        if self.idle:
+            return np.repeat(self.full[:, None], len(coalitions), 1)
         found = np.zeros((len(self.problem.rows), len(coalitions), *self.full.shape[1:]))
         size = coalitions.sum(1)
         inner = np.flatnonzero((size > 0) & (size < self.count))
@@ -112,19 +118,23 @@ class Game:
         """Return f for coalitions that are made from their numbers, each from one draw of the baseline alone."""
         if self.draws.count == 1:
             return self.values_of(len(draw), coalitions)
-        return self._every(len(draw), lambda rows, which: self.features.present(rows, coalitions(which)), draw)
+        return self._every(
+            len(draw), lambda rows, which: self.features.present(rows, coalitions(which)), draw
+        )
 
     def without_each(self) -> Values:
         """Return f where one feature is absent, for each of them; where that changes nothing it is f(x)."""
         found = np.repeat(self.full[:, None], self.count, 1)
         rows, feature = np.nonzero(self.differing())
         masks = self.features.absent_one
-        found[rows, feature] = self._evaluated(len(rows), lambda number: (rows[number], feature[number]), masks)
+        found[rows, feature] = self._evaluated(
+            len(rows), lambda number: (rows[number], feature[number]), masks
+        )
         self.evaluations += np.bincount(rows, minlength=len(found)) * self.draws.count
         return found
 
     def differing(self) -> Bool[np.ndarray, "rows features"]:
-        """Return which features are absent otherwise than they are present, by any of the baseline's draws."""
+        """Return which features are other numbers where they are absent, by any of the baseline's draws."""
         problem, ops = self.problem, self.problem.ops
         rows = np.arange(len(problem.rows))
         found = np.zeros((len(rows), self.count), dtype=bool)
@@ -144,7 +154,7 @@ class Game:
         whole = self.whole
         if whole is not None:
             whole = Whole(whole.features.part(rows), whole.chosen[rows])
-        some = Game(problem, self.features.part(rows), replace(self.draws, problem=problem), whole)
+        some = Game(problem, self.features.part(rows), replace(self.draws, problem=problem), whole, self.idle)
         if "empty" in self.__dict__:
             some.__dict__["empty"] = self.empty[rows]
         return some
@@ -160,7 +170,9 @@ class Game:
         rows = len(self.problem.rows)
         try:
             found = self._run(
-                rows * count, lambda n: (n // count, n % count), lambda row, which, draw: table.values(row, made(which))
+                rows * count,
+                lambda n: (n // count, n % count),
+                lambda row, which, draw: table.values(row, made(which)),
             )
         except Diverged:
             self._unfused = True
@@ -197,7 +209,7 @@ class Game:
         work: Callable[[Rows, Rows, Rows], Array],
         only: Rows | None = None,
     ) -> Float[np.ndarray, "total *K"]:
-        """Return what `work` gives for the row and coalition in each place, averaged over the draws or from `only` one."""
+        """Return what `work` gives for the row and coalition in each place: the mean over draws, or from `only` one."""
         problem, draws = self.problem, self.draws.count if only is None else 1
         found = np.zeros((total, *self.full.shape[1:]))
 
@@ -234,7 +246,7 @@ class Game:
         efficient: bool = False,
         **numbers: Any,
     ) -> Shares:
-        """Return one number per feature as shares of the problem; `efficient` ones promise to sum to f(x) − f(x')."""
+        """Return one number per feature as shares; `efficient` ones promise to sum to f(x) − f(x')."""
         residual = each.sum(1) - (self.full - self.empty) if efficient else None
         whole, features = self.whole, self.features
         if whole is not None:
@@ -303,10 +315,23 @@ def play(
         game = Game(problem, laid, Draws(problem, absent))
         if len(rows) < len(problem.rows):
             game = game.part(rows)
-        games += [(rows, game)] if dummies else [(rows[some], part) for some, part in _without_dummies(game)]
+        split = _by_idleness(game) if dummies else _without_dummies(game)
+        games += [(rows[some], part) for some, part in split]
     parts = [explain(game) if game.count else _nothing(game) for _, game in games]
     back = np.argsort(np.concatenate([rows for rows, _ in games]))
     return parts[0] if len(parts) == 1 else joined(problem.ops, parts).reordered(problem.ops, back)
+
+
+def _by_idleness(game: Game) -> list[tuple[Rows, Game]]:
+    """Return the game of the rows that can change, and that of those that cannot."""
+    changing = game.differing().any(1)
+    if changing.all():
+        return [(np.arange(len(changing)), game)]
+    found: list[tuple[Rows, Game]] = []
+    for rows, idle in ((np.flatnonzero(changing), False), (np.flatnonzero(~changing), True)):
+        if len(rows):
+            found.append((rows, replace(game.part(rows), idle=idle)))
+    return found
 
 
 def _without_dummies(game: Game) -> list[tuple[Rows, Game]]:
@@ -331,7 +356,9 @@ def _nothing(game: Game) -> Shares:
     """Return the shares of rows in which no feature makes a difference."""
     game.__dict__["empty"] = game.full
     zeros = np.zeros((len(game.full), 0, *game.full.shape[1:]))
-    game.problem.run.note("the input is its baseline: nothing changes when features are absent, and every share is 0")
+    game.problem.run.note(
+        "the input is its baseline: nothing changes when features are absent, and every share is 0"
+    )
     exact = np.zeros(game.full.shape)
     return game.shares(zeros, efficient=True, error=exact, converged=exact == 0)
 

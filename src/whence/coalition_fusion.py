@@ -41,7 +41,8 @@ class Fused:
 
         def leaf(start: Array, table: Array) -> Array:
             parts = [
-                ops.like(coalitions[a:b], table) @ ops.take(table, rows[a : a + 1])[0].reshape(table.shape[1], -1)
+                ops.like(coalitions[a:b], table)
+                @ ops.take(table, rows[a : a + 1])[0].reshape(table.shape[1], -1)
                 for a, b in zip(first, ends, strict=True)
             ]
             moved = ops.concatenate(parts) if len(parts) > 1 else parts[0]

@@ -213,9 +213,7 @@ class Pairs:
     def __init__(self, count: int, generator: Callable[[int], np.random.Generator]) -> None:
         self.count, self._random = count, generator
         self.sizes = np.arange(1, count // 2 + 1)
-        self.totals = [
-            math.comb(count, int(size)) // (2 if 2 * size == count else 1) for size in self.sizes
-        ]
+        self.totals = [math.comb(count, int(size)) // (2 if 2 * size == count else 1) for size in self.sizes]
         self.taken = [0] * len(self.sizes)
         self._listed: dict[int, Bool[np.ndarray, "pairs features"]] = {}
         self._seen: set[bytes] = set()
@@ -247,12 +245,16 @@ class Pairs:
         """Return how many pairs of each stratum there are to be, of so many in all; none ever loses one."""
         if pairs >= self.total:
             return list(self.totals)
-        weights = np.where(2 * self.sizes == self.count, 0.5, 1.0) / np.sqrt(self.sizes * (self.count - self.sizes))
+        weights = np.where(2 * self.sizes == self.count, 0.5, 1.0) / np.sqrt(
+            self.sizes * (self.count - self.sizes)
+        )
         totals = np.array([float(total) for total in self.totals])
         low, high = 0.0, float(pairs) / weights.min()
         for _ in range(100):
             middle = (low + high) / 2
-            low, high = (middle, high) if np.minimum(totals, middle * weights).sum() <= pairs else (low, middle)
+            low, high = (
+                (middle, high) if np.minimum(totals, middle * weights).sum() <= pairs else (low, middle)
+            )
         exact = np.minimum(totals, low * weights)
         found = np.maximum(np.floor(exact), self.taken)
         for place in np.argsort(np.floor(exact) - exact, kind="stable"):

@@ -99,7 +99,9 @@ def interaction_values(
     """Return Σ_S |S|!(d−|S|−2)!/(d−1)! (v(S∪ij) − v(S∪i) − v(S∪j) + v(S)) for every pair; 0 on the diagonal."""
     flat = values.reshape(*values.shape[:2], -1)
     sizes = np.bitwise_count(np.arange(2**features, dtype=np.uint64)).astype(np.int64)
-    weight = np.array([1 / ((features - 1) * math.comb(features - 2, s)) for s in range(max(features - 1, 0))])
+    weight = np.array(
+        [1 / ((features - 1) * math.comb(features - 2, s)) for s in range(max(features - 1, 0))]
+    )
     found = np.zeros((len(values), features, features, flat.shape[2]))
     for high in range(features):
         for low in range(high):
@@ -178,4 +180,8 @@ def weighted_ridge(
     # A surrogate of a constant explains all there is to explain.
     fidelity = np.where(spread > 1e-24 * total, 1 - left / np.where(spread > 0, spread, 1.0), 1.0)
     shape = (len(y), features, *target.shape[2:])
-    return slopes.reshape(shape), np.sqrt(variance).reshape(shape), fidelity.reshape(len(y), *target.shape[2:])
+    return (
+        slopes.reshape(shape),
+        np.sqrt(variance).reshape(shape),
+        fidelity.reshape(len(y), *target.shape[2:]),
+    )

@@ -62,11 +62,15 @@ class Labels:
     own: bool = False
     count: int | None = None
 
-    @cached_property
+    @property
     def counts(self) -> Int[np.ndarray, "rows"]:
         if self.names is not None or self.count is not None:
             return np.full(len(self.labels), len(self.names or ()) if self.count is None else self.count)
-        return self.labels.reshape(len(self.labels), -1).max(1, initial=-1) + 1
+        return self._largest + 1
+
+    @cached_property
+    def _largest(self) -> Int[np.ndarray, "rows"]:
+        return self.labels.reshape(len(self.labels), -1).max(1, initial=-1)
 
     def named(self, count: int) -> tuple[str, ...]:
         return self.names or tuple(f"{self.kind} {number}" for number in range(count))
@@ -134,7 +138,9 @@ class Windows:
 
     def absent_one(self, rows: Rows, feature: Rows) -> Bool[np.ndarray, "n ..."]:
         inside = feature < len(self.places)
-        return self._cleared(len(feature), np.flatnonzero(inside & (feature >= 0)), feature[inside & (feature >= 0)])
+        return self._cleared(
+            len(feature), np.flatnonzero(inside & (feature >= 0)), feature[inside & (feature >= 0)]
+        )
 
     def _cleared(self, count: int, row: Rows, feature: Rows) -> Bool[np.ndarray, "n ..."]:
         # One place more, for what hangs over the border.
@@ -147,7 +153,7 @@ class Windows:
         shared = tuple(i + 1 for i, side in enumerate(self.shape) if side == 1)
         flat = differs.any(shared).reshape(len(differs), -1)
         padded = np.concatenate([flat, np.zeros((len(flat), 1), dtype=bool)], 1)
-        return padded[:, self.places].any(-1)
+        return np.any(padded[:, self.places], -1)
 
     def painted(self, shares: Float[np.ndarray, "rows features *K"]) -> Float[np.ndarray, "rows *K ..."]:
         from scipy.sparse import csr_array
@@ -174,8 +180,12 @@ class Features:
 
     def __post_init__(self) -> None:
         """Refuse features of which there are none."""
-        if not self.counts.max(initial=0) and not any(isinstance(c, Labels) and c.count == 0 for c in self.covers):
-            raise Refused("there is no feature to switch: the mask names none (numbers below 0 are never switched)")
+        if not self.counts.max(initial=0) and not any(
+            isinstance(c, Labels) and c.count == 0 for c in self.covers
+        ):
+            raise Refused(
+                "there is no feature to switch: the mask names none (numbers below 0 are never switched)"
+            )
 
     @property
     def counts(self) -> Int[np.ndarray, "rows"]:
@@ -203,7 +213,9 @@ class Features:
     @property
     def single(self) -> bool:
         """Whether every number is a feature of its own."""
-        return all(isinstance(each, Labels) and each.kind == "feature" and each.names is None for each in self.covers)
+        return all(
+            isinstance(each, Labels) and each.kind == "feature" and each.names is None for each in self.covers
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -225,7 +237,7 @@ class Features:
     def touched(self, differs: Masks) -> Bool[np.ndarray, "rows features"]:
         """Return which features hold a number, in any array, for which this is true."""
         found = [each.touched(there) for each, there in zip(self.covers, differs, strict=True)]
-        return np.logical_or.reduce(found) if self.shared else np.concatenate(found, 1)
+        return np.any(np.stack(found), 0) if self.shared else np.concatenate(found, 1)
 
     def only(self, chosen: Bool[np.ndarray, "rows features"]) -> Features | None:
         """Return these features alone, as many in each array for every row; None where they overlap."""
@@ -253,7 +265,9 @@ class Features:
             for each, first in zip(self.covers, self.offsets, strict=True)
         )
 
-    def painted(self, shares: Float[np.ndarray, "rows features *K"]) -> tuple[Float[np.ndarray, "rows *K ..."], ...]:
+    def painted(
+        self, shares: Float[np.ndarray, "rows features *K"]
+    ) -> tuple[Float[np.ndarray, "rows *K ..."], ...]:
         """Return the shares of every number in each array, with sides of length 1 where all share one."""
         parts = self.by_array(shares)
         return tuple(each.painted(mine) for each, mine in zip(self.covers, parts, strict=True))

@@ -59,9 +59,7 @@ class Patches:
             raise Refused(f"patches of {window} do not fit into {tuple(sizes)}; give a smaller window")
         shape = tuple(leaf.shape[i] if i in axes else 1 for i in range(1, leaf.ndim))
         # A last window that would hang over the border is cut there, so that nothing is left out.
-        starts = [
-            np.arange(-(-(n - w) // s) + 1) * s for n, w, s in zip(sizes, window, stride, strict=True)
-        ]
+        starts = [np.arange(-(-(n - w) // s) + 1) * s for n, w, s in zip(sizes, window, stride, strict=True)]
         if window == stride:
             order = np.argsort(np.argsort(axes))
             cells = [np.arange(n) // w for n, w in zip(sizes, window, strict=True)]
@@ -107,7 +105,9 @@ class Grid:
         axes = space(problem, leaf, "a grid")
         height, width = (int(leaf.shape[axis]) for axis in axes)
         if self.rows > height or self.columns > width:
-            raise Refused(f"a grid of {self.rows} x {self.columns} cells does not fit into {height} x {width}")
+            raise Refused(
+                f"a grid of {self.rows} x {self.columns} cells does not fit into {height} x {width}"
+            )
         cells = (np.arange(height) * self.rows // height)[:, None] * self.columns
         labels = cells + np.arange(width) * self.columns // width
         shape = [leaf.shape[i] if i in axes else 1 for i in range(1, leaf.ndim)]
@@ -213,9 +213,9 @@ def _column(member: Any, names: Sequence[str] | None, count: int) -> int:
         if not -count <= member < count:
             raise BadInput(f"columns: there is no column {member}; there are {count}")
         return int(member) % count
-    if names is None or member not in names:
+    if names is None or str(member) not in names:
         raise BadInput(f"columns: {unknown('column', str(member), names or ())}")
-    return list(names).index(member)
+    return list(names).index(str(member))
 
 
 # ---- the words a user writes ---------------------------------------------------------------------------------
@@ -271,11 +271,31 @@ def mask(masks: Any) -> Given:
     return Given(masks)
 
 
-NAMES: dict[str, Callable[[], Any]] = {
-    "elements": elements, "superpixels": superpixels, "channels": channels, "tokens": tokens, "columns": columns,
-    "slic": lambda: superpixels("slic"), "felzenszwalb": lambda: superpixels("felzenszwalb"),
-    "quickshift": lambda: superpixels("quickshift"), "watershed": lambda: superpixels("watershed"),
-}  # fmt: skip
+def _needs_number(name: str) -> Callable[[], Any]:
+    def refuse() -> Any:
+        raise BadInput(f"features {name!r}: {_usage(name)}")
+
+    return refuse
+
+
+def _usage(name: str) -> str:
+    return f"write {name}:7" if NAMES[name][1] is not None else f"{name} takes no number; write {name}"
+
+
+# By name alone, and by name:number: how many superpixels, the cells of a grid's side, a patch's side, an axis.
+NAMES: dict[str, tuple[Callable[[], Any], Callable[[int], Any] | None]] = {
+    "elements": (elements, None),
+    "superpixels": (superpixels, lambda count: superpixels("slic", count)),
+    "grid": (_needs_number("grid"), grid),
+    "patches": (_needs_number("patches"), patches),
+    "channels": (channels, channels),
+    "tokens": (tokens, tokens),
+    "columns": (columns, None),
+    "slic": (superpixels, lambda count: superpixels("slic", count)),
+    "watershed": (lambda: superpixels("watershed"), lambda count: superpixels("watershed", count)),
+    "felzenszwalb": (lambda: superpixels("felzenszwalb"), None),
+    "quickshift": (lambda: superpixels("quickshift"), None),
+}
 
 
 # ---- laid over a problem's arrays --------------------------------------------------------------------------------
@@ -310,12 +330,19 @@ def resolve(spec: Any) -> Any:
         BadInput: it means none.
     """
     if isinstance(spec, str):
-        if spec not in NAMES:
-            raise BadInput(unknown("kind of features", spec, NAMES))
-        return NAMES[spec]()
+        name, colon, argument = spec.partition(":")
+        if name not in NAMES:
+            raise BadInput(unknown("kind of features", name, NAMES))
+        if not colon:
+            return NAMES[name][0]()
+        counted = NAMES[name][1]
+        if counted is None or not argument.isdigit() or int(argument) < 1:
+            raise BadInput(f"features {spec!r}: {_usage(name)}")
+        return counted(int(argument))
     if not hasattr(spec, "cover"):
         raise BadInput(
-            f"features is {short(spec)}; give a name ({', '.join(NAMES)}), whence.features.…, or a mask of whole numbers"
+            f"features is {short(spec)}; give a name ({', '.join(NAMES)}), one of whence.features, or a mask of whole "
+            "numbers"
         )
     return spec
 
@@ -323,7 +350,7 @@ def resolve(spec: Any) -> Any:
 def coarse(problem: Problem, leaf: Array) -> Any:
     """Return features that some hundred evaluations can tell apart: superpixels, cells, tokens, columns."""
     if not is_picture(problem, leaf):
-        return elements() if leaf.ndim <= 2 and problem.ops.is_float(leaf) and leaf.ndim < 2 else _plain(leaf)
+        return _plain(leaf)
     sides = [int(leaf.shape[axis]) for axis in space(problem, leaf, "features")]
     if min(sides) >= LARGE and problem.site is None:
         return superpixels(count=SUPERPIXELS)
@@ -353,14 +380,18 @@ def is_picture(problem: Problem, leaf: Array) -> bool:
 
 
 def _is_mask(spec: Any) -> bool:
-    parts = list(spec.values()) if isinstance(spec, dict) else list(spec) if isinstance(spec, tuple) else [spec]
+    parts = (
+        list(spec.values()) if isinstance(spec, dict) else list(spec) if isinstance(spec, tuple) else [spec]
+    )
     return any(hasattr(part, "dtype") or isinstance(part, list) for part in parts)
 
 
 def _masked(problem: Problem, masks: Any) -> tuple[Cover, ...]:
     parts = problem.run.structure.parts(masks) if problem.site is None else [masks]
     if len(parts) != len(problem.point):
-        raise BadInput(f"features: {len(parts)} masks are given for {len(problem.point)} inputs; give one for each")
+        raise BadInput(
+            f"features: {len(parts)} masks are given for {len(problem.point)} inputs; give one for each"
+        )
     arrays = [
         _beside(problem, np.asarray(part) if not hasattr(part, "detach") else problem.ops.numpy(part), leaf)
         for part, leaf in zip(parts, problem.point, strict=True)
@@ -379,9 +410,12 @@ def _masked(problem: Problem, masks: Any) -> tuple[Cover, ...]:
 def _beside(problem: Problem, array: np.ndarray, leaf: Array) -> Int[np.ndarray, "rows ..."]:
     """Return a user's mask with the batch as its first axis, and sides that are its input's or 1."""
     if array.dtype.kind not in "iub":
-        raise BadInput(f"features: a mask holds whole numbers, one for each feature; this one holds {array.dtype}")
+        raise BadInput(
+            f"features: a mask holds whole numbers, one for each feature; this one holds {array.dtype}"
+        )
     shape, wanted = array.shape, tuple(leaf.shape)
-    array = array.astype(np.int64).reshape((1,) * (leaf.ndim - array.ndim) + shape) if len(shape) <= leaf.ndim else array
+    if len(shape) <= leaf.ndim:
+        array = array.astype(np.int64).reshape((1,) * (leaf.ndim - len(shape)) + shape)
     rows = array.shape[0] if array.ndim == leaf.ndim else 0
     sides = zip(array.shape[1:], wanted[1:], strict=False)
     if rows not in (1, problem.run.batch) or any(own not in (1, full) for own, full in sides):

@@ -92,19 +92,25 @@ class IntegratedHessians(Method):
 
     def _explain(self, name: str, game: Game) -> Shares:
         _require_few(game)
-        draws = [self._pairs(name, game, draw) for draw in range(game.draws.count)]
-        matrix = np.asarray(sum(each.matrix for each in draws)) / len(draws)
+        shape, count = game.full.shape, game.draws.count
+        matrix, error = np.zeros((*shape, game.count, game.count)), np.zeros(shape)
+        evaluations, converged = np.zeros(shape[0], dtype=np.int64), np.ones(shape, dtype=bool)
+        for draw in range(count):
+            found = self._pairs(name, game, draw)
+            matrix += found.matrix / count
+            # The errors of draws may all go the same way.
+            error += _times(found.error, np.abs(found.matrix).sum((-1, -2))) / count
+            evaluations += found.evaluations
+            converged &= found.converged
         size = np.abs(matrix).sum((-1, -2))
-        # Errors of draws may all go the same way.
-        error = sum(_times(each.error, np.abs(each.matrix).sum((-1, -2))) for each in draws) / len(draws)
         shares = game.shares(
             np.moveaxis(matrix.sum(-1), -1, 1),
             efficient=True,
             interactions=matrix,
             error=np.divide(error, size, out=np.where(error > 0, np.inf, 0.0), where=size > 0),
-            converged=np.logical_and.reduce([each.converged for each in draws]),
+            converged=converged,
         )
-        return replace(shares, evaluations=np.sum([each.evaluations for each in draws], axis=0))
+        return replace(shares, evaluations=evaluations)
 
     def _pairs(self, name: str, game: Game, draw: int) -> Pairs:
         problem, rows = game.problem, np.arange(len(game.problem.rows))

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from whence.backends import Array, Leaves
 from whence.errors import NoGradient, Refused
 from whence.feature_covers import Features, Labels
+from whence.naming import floating
 from whence.path import per_row
 from whence.problem import Problem
 from whence.quadrature import gauss
@@ -35,9 +36,10 @@ WEIGHTS: dict[Weight, Callable[[np.ndarray], np.ndarray]] = {
 LADDER = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 # The directions that are looked along: the whole way, and the features with random signs.
 PROBES = 3
-# Rows whose sums are this many tolerances away from Integrated Gradients are not those of the same function; from so
-# many nodes on, and where four times the nodes did not halve what is missing, no more of them will mend it.
-MISSING, ENOUGH = 10, 48
+# Rows whose sums are so many tolerances away from Integrated Gradients (this much at most, and so many rounding errors
+# at least) are those of another function. From so many nodes on, where four times as many did not halve what is
+# missing, more of them will not mend it.
+MISSING, TOLERATED, ROUNDINGS, ENOUGH = 10, 0.01, 1e3, 48
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,12 @@ class Stretch:
     def ways(self) -> Leaves:
         """Δ = x − x', [n, ...]."""
         return tuple(x - s for x, s in zip(self.problem.point, self.start, strict=True))
+
+    @cached_property
+    def rounding(self) -> float:
+        """The rounding error of the site's coarsest array."""
+        kinds = [floating(way) for way in self.ways]
+        return max(2.0**-7 if kind == "bfloat16" else float(np.finfo(kind).eps) for kind in kinds)
 
     @cached_property
     def _labels(self) -> tuple[Int[np.ndarray, "rows numbers"], ...]:
@@ -269,6 +277,7 @@ class _Search:
     def __init__(self, stretch: Stretch, draw: int, rtol: float, steps: int | None, most: int) -> None:
         problem, shape = stretch.problem, stretch.problem.output.shape
         self.stretch, self.rtol, self.steps, self.most = stretch, rtol, steps, most
+        self.missing = max(min(MISSING * rtol, TOLERATED), ROUNDINGS * stretch.rounding)
         # The first is the whole way: there Γs is Integrated Gradients, or something is missing from the Hessian.
         self.signs = problem.random("integrated_hessians", draw).choice([-1.0, 1.0], (PROBES, stretch.count))
         self.signs[0] = 1
@@ -316,7 +325,7 @@ class _Search:
         self.error[active] = np.maximum(change, lacks)
         if LADDER[place] >= ENOUGH:
             self._require_whole(active, lacks, self.lacks[place - 4, active])
-        good = (change <= self.rtol) & (lacks <= MISSING * self.rtol)
+        good = (change <= self.rtol) & (lacks <= self.missing)
         return np.asarray(good.reshape(len(active), -1).all(1))
 
     def _look(self, rows: Rows, steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -329,14 +338,14 @@ class _Search:
         return products(part, self.signs, steps) + signs * straight[:, None], plain
 
     def _require_whole(self, active: Rows, lacks: np.ndarray, before: np.ndarray) -> None:
-        wrong = (lacks > MISSING * self.rtol) & (lacks > before / 2)
+        wrong = (lacks > self.missing) & (lacks > before / 2)
         wrong = np.flatnonzero(wrong.reshape(len(active), -1).any(1))
         if len(wrong):
+            example, part = self.stretch.problem.rows[active[wrong[0]]], min(1, lacks[wrong[0]].max())
             raise Refused(
-                f"integrated Hessians: along the path of example {self.stretch.problem.rows[active[wrong[0]]]} the "
-                f"gradient jumps (ReLU, max-pool), which no Hessian sees: {lacks[wrong[0]].max():.0%} of the shares "
-                "would be missing. Explain a logit of a piecewise-linear network without quadrature and steps, or use "
-                "shapley_interaction"
+                f"integrated Hessians: along the path of example {example} the gradient jumps (ReLU, max-pool), which "
+                f"no Hessian sees: {part:.0%} of the shares would be missing. Explain a logit of a piecewise-linear "
+                "network without quadrature and steps, or use shapley_interaction"
             )
 
 

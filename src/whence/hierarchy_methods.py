@@ -59,8 +59,11 @@ class PartitionShap(Method):
 
     def _explained(self, game: Game) -> Shares:
         if game.count > 2**16:
-            raise Refused(f"partition_shap: a tree of {game.count:,} features is too large; group them (features=...)")
-        return joined(game.problem.ops, [self._row(game.part(np.array([row]))) for row in range(len(game.full))])
+            raise Refused(
+                f"partition_shap: a tree of {game.count:,} features is too large; group them (features=...)"
+            )
+        rows = range(len(game.full))
+        return joined(game.problem.ops, [self._row(game.part(np.array([row]))) for row in rows])
 
     def _row(self, game: Game) -> Shares:
         division = Division(game, self.max_evaluations)
@@ -77,7 +80,7 @@ class PartitionShap(Method):
 
 
 @register(
-    "shapley_interaction", "I_ij = Σ_{S∌i,j} |S|!(d−|S|−2)!/(d−1)! (v(S∪ij) − v(S∪i) − v(S∪j) + v(S)); A_i = φ_i",
+    "shapley_interaction", "I_ij = Σ_{S∌i,j} |S|!(d−|S|−2)!/(d−1)! (v(S∪ij) − v(S∪i) − v(S∪j) + v(S))",
     "Grabisch, Roubens 1999; Lundberg et al. 2020", needs=("values", "few features"), title="Shapley interaction",
 )  # fmt: skip
 @dataclass(frozen=True)
@@ -118,7 +121,8 @@ class ShapleyInteraction(Method):
         if game.count < 2:
             every = (game.full - game.empty)[:, None]
             exact = np.zeros(game.full.shape)
-            return game.shares(every, efficient=True, error=exact, interactions=np.moveaxis(every[:, None], (1, 2), (-2, -1)))
+            matrix = np.moveaxis(every[:, None], (1, 2), (-2, -1))
+            return game.shares(every, efficient=True, error=exact, interactions=matrix)
         if game.count <= MOST_EXACT and 2**game.count <= budget:
             values = every_subset(game, "shapley_interaction", "integrated_hessians")
             shares = shapley_values(values, game.count)
@@ -126,8 +130,8 @@ class ShapleyInteraction(Method):
             return game.shares(shares, efficient=True, error=np.zeros(game.full.shape), interactions=matrix)
         if game.count > MOST_FEATURES:
             raise Refused(
-                f"shapley_interaction: {game.count:,} features make too many pairs (at most {MOST_FEATURES}); group them "
-                "(features=...)"
+                f"shapley_interaction: {game.count:,} features make too many pairs (at most {MOST_FEATURES}); group "
+                "them (features=...)"
             )
         return Neighbours(game).explained(asked)
 

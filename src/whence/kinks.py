@@ -18,7 +18,6 @@ from whence.backends import Array
 from whence.errors import Refused
 from whence.exact_pieces import Found
 from whence.hessians import Pairs, Rows, Stretch
-from whence.naming import floating
 
 # Rows are walked together as far as the pieces of each, guessed at so many, stay within these bytes.
 MEMORY, GUESS = 2**28, 4096
@@ -51,7 +50,7 @@ def integrate(stretch: Stretch, draw: int, most: int) -> Pairs:
     Raises:
         Refused: the network is not piecewise linear along the line, not finite there, or in half precision.
     """
-    if _rounding(stretch) > 1e-6:
+    if stretch.rounding > 1e-6:
         raise Refused(
             "integrated Hessians tell kinks apart by their places, which half precision cannot; use float32 or float64"
         )
@@ -65,7 +64,7 @@ def integrate(stretch: Stretch, draw: int, most: int) -> Pairs:
 
 def _told_apart(stretch: Stretch, draw: int, most: int) -> Pairs:
     """Walk the line, and those on both sides of it: where these see something else, theirs is the answer."""
-    tilt, coarse = _rounding(stretch) ** TILT, _rounding(stretch) > SINGLE
+    tilt, coarse = stretch.rounding**TILT, stretch.rounding > SINGLE
     plain = _walked(stretch, most // 3)
     sides = [_walked(_tilted(stretch, draw, each), most // 3) for each in (tilt, -tilt)]
     middle = (sides[0].matrix + sides[1].matrix) / 2
@@ -88,37 +87,29 @@ def _told_apart(stretch: Stretch, draw: int, most: int) -> Pairs:
     total = _total(matrix)
     doubt = _relative(np.where(chosen, np.maximum(apart, moved), plain.lost), total)
     error = np.maximum.reduce([plain.error, doubt, *(np.where(chosen, side.error, 0) for side in sides)])
-    _say(stretch, _relative(moved, total), error, coarse)
+    _say(stretch, doubt, coarse)
     evaluations = plain.evaluations + sides[0].evaluations + sides[1].evaluations
     return Pairs(matrix, error, evaluations, error <= AGREEMENT)
 
 
-def _say(stretch: Stretch, moved: np.ndarray, error: np.ndarray, coarse: bool) -> None:
-    """Tell the user why the pairs of some rows are not exact, where that is known."""
-    problem = stretch.problem
-    if coarse:
-        if (error > AGREEMENT).any():
-            problem.run.note(
-                "integrated Hessians: single precision cannot tell close kinks apart, and the pairs are as rough as "
-                "the error says; give the model and its inputs in float64"
-            )
+def _say(stretch: Stretch, doubt: Float[np.ndarray, "rows *K"], coarse: bool) -> None:
+    """Tell the user why the pairs of some rows are not exact, where it is not for want of evaluations."""
+    wrong = np.flatnonzero((doubt > AGREEMENT).reshape(len(doubt), -1).any(1))
+    if not len(wrong):
         return
-    wrong = np.flatnonzero((moved > AGREEMENT).reshape(len(moved), -1).any(1))
-    if len(wrong):
-        problem.run.note(
-            f"integrated Hessians: the path of example {problem.rows[wrong[0]]} runs along a kink (equal numbers "
-            "tie in a maximum all the way), where the shares of pairs depend on who wins; what that changes is on the "
-            "diagonal and in the error that is stated"
-        )
+    example = stretch.problem.rows[wrong[0]]
+    stretch.problem.run.note(
+        "integrated Hessians: single precision cannot tell close kinks apart, and the pairs are as rough as the error "
+        "says; give the model and its inputs in float64"
+        if coarse
+        else f"integrated Hessians: the path of example {example} runs along a kink, or through a corner of several "
+        "(equal numbers tie in a maximum): the pairs depend on who wins there, and the error says by how much; "
+        "features of several numbers each mind it less"
+    )
 
 
 def _total(matrix: Float[np.ndarray, "rows *K d d"]) -> Float[np.ndarray, "rows *K"]:
     return np.abs(matrix).sum((-1, -2))
-
-
-def _rounding(stretch: Stretch) -> float:
-    kinds = [floating(way) for way in stretch.ways]
-    return max(2.0**-7 if kind == "bfloat16" else float(np.finfo(kind).eps) for kind in kinds)
 
 
 def _tilted(stretch: Stretch, draw: int, tilt: float) -> Stretch:
@@ -142,7 +133,7 @@ def _walked(stretch: Stretch, most: int) -> Bends:
     shape, count = stretch.problem.output.shape, stretch.count
     matrix, rows = np.zeros((*shape, count, count)), np.zeros((*shape, count))
     lost, pieces = np.zeros(shape), np.zeros(len(shares.evaluations), dtype=np.int64)
-    noise = NOISE * _rounding(stretch)
+    noise = NOISE * stretch.rounding
     # A point on a border belongs to no piece.
     inside = found.weight > 0
     for row in np.unique(found.row):

@@ -1,4 +1,4 @@
-"""LIME of a table: rows drawn column by column from a background, and which of their values fall into the input's bin."""
+"""LIME of a table: rows drawn column by column from a background, and which values fall into the input's bins."""
 
 from __future__ import annotations
 
@@ -71,14 +71,15 @@ def _row(game: Game, method: LIME, asked: Effort) -> Shares:
 
 
 def _looked(
-    game: Game, own: np.ndarray, background: np.ndarray, same: np.ndarray, drawn: Int[np.ndarray, "n columns"], labels: Labels
-) -> tuple[Bool[np.ndarray, "n features"], Float[np.ndarray, "1 n *K"]]:
+    game: Game, own: np.ndarray, background: np.ndarray, same: np.ndarray, drawn: Int[np.ndarray, "n columns"],
+    labels: Labels,
+) -> tuple[Bool[np.ndarray, "n features"], Float[np.ndarray, "1 n *K"]]:  # fmt: skip
     """Return which features of drawn rows are in the input's bins, and f there."""
     problem, ops = game.problem, game.problem.ops
     columns = np.arange(len(own))
     rows = np.where(drawn < 0, own, background[drawn, columns])
     inside = np.where(drawn < 0, True, same[drawn, columns])
-    label = labels.labels[0] if not labels.own else labels.labels[0]
+    label = labels.labels[0]
     # Columns of no feature stay as they are; a group is in its bin where all its columns are.
     rows = np.where(label < 0, own, rows)
     present = np.stack([inside[:, label == feature].all(1) for feature in range(game.count)], 1)
@@ -86,7 +87,9 @@ def _looked(
 
     def work(part: np.ndarray) -> tuple[Array, ...]:
         point = (ops.like(rows[part], problem.point[0]),)
-        return (ops.wide(problem.run.backend.value(lambda given: problem.evaluate(given, zeros[part]), point)),)
+        return (
+            ops.wide(problem.run.backend.value(lambda given: problem.evaluate(given, zeros[part]), point)),
+        )
 
     (found,) = problem.chunked(len(rows), work)
     game.evaluations += len(rows)
@@ -97,7 +100,10 @@ def _looked(
 
 
 def _same_bin(
-    own: Float[np.ndarray, "columns"], background: Float[np.ndarray, "rows columns"], coded: Bool[np.ndarray, "columns"], bins: int
+    own: Float[np.ndarray, "columns"],
+    background: Float[np.ndarray, "rows columns"],
+    coded: Bool[np.ndarray, "columns"],
+    bins: int,
 ) -> Bool[np.ndarray, "rows columns"]:
     """Return which values of the background lie between the same quantiles as the input's; of words, are the same."""
     edges = np.quantile(background, np.arange(1, bins) / bins, axis=0)

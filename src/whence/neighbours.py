@@ -60,7 +60,9 @@ class Neighbours:
             (pairs, shares), (spread, error) = self.moments.mean, self.moments.error_of_mean()
             matrix = completed(pairs / 2, shares)
             relative = self._relative(spread / 2, error, matrix)
-            met = np.ones(relative.shape, dtype=bool) if asked.rtol is None else SAFETY * relative <= asked.rtol
+            met = (
+                np.ones(relative.shape, dtype=bool) if asked.rtol is None else SAFETY * relative <= asked.rtol
+            )
             if asked.rtol is None or met.all() or done == rounds:
                 break
         return game.shares(shares, error, efficient=True, error=relative, converged=met, interactions=matrix)
@@ -98,7 +100,9 @@ class Neighbours:
                 pairs[:, a[beside], b[beside]] += both[:, beside] / 2
         return pairs, shares
 
-    def _values(self, ranks: Int[np.ndarray, "orders d"], orders: Int[np.ndarray, "orders d"]) -> tuple[np.ndarray, np.ndarray]:
+    def _values(
+        self, ranks: Int[np.ndarray, "orders d"], orders: Int[np.ndarray, "orders d"]
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return v of every prefix [n, orders, d + 1, *K], and of every prefix with its last two exchanged."""
         game, d = self.game, self.game.count
         prefixes = ranks[:, None, :] < np.arange(1, d)[None, :, None]

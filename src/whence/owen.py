@@ -47,7 +47,8 @@ def tree_of(game: Game, given: Any) -> Tree:
 def _of_linkage(linkage: Float[np.ndarray, "joins 4"], count: int) -> Tree:
     if linkage.ndim != 2 or linkage.shape[0] != count - 1 or linkage.shape[1] < 2:
         raise BadInput(
-            f"partition_shap: the tree is {linkage.shape}; give scipy's linkage [{count - 1}, 4] of the {count} features"
+            f"partition_shap: the tree is {linkage.shape}; give scipy's linkage [{count - 1}, 4] of the {count} "
+            "features"
         )
     nodes = [_leaf(feature, count) for feature in range(count)]
     for joined in linkage[:, :2].astype(int):
@@ -64,7 +65,9 @@ def _leaf(feature: int, count: int) -> Tree:
     return Tree(np.arange(count) == feature)
 
 
-def _halved(features: Int[np.ndarray, "some"], places: Float[np.ndarray, "features axes"], count: int) -> Tree:
+def _halved(
+    features: Int[np.ndarray, "some"], places: Float[np.ndarray, "features axes"], count: int
+) -> Tree:
     """Return the tree that cuts the features' places in half along the longer side, again and again."""
     if len(features) == 1:
         return _leaf(int(features[0]), count)
@@ -142,15 +145,15 @@ class Division:
             if not chosen:
                 break
             self._evaluate([coalition for item in chosen for coalition in _needed(*item[:2])])
-            for tree, outside, weight in chosen:
-                assert tree.parts is not None
-                one, two = tree.parts
+            for branch, outside, weight in chosen:
+                assert branch.parts is not None
+                one, two = branch.parts
                 for part, other in ((one, two), (two, one)):
                     self._push(part, outside, weight / 2)
                     self._push(part, outside | other.members, weight / 2)
-        for _, _, tree, outside, weight in self._open:
+        for _, _, branch, outside, weight in self._open:
             # What there is no budget to divide is spread evenly.
-            self.shares[tree.members] += weight * self._gain(tree, outside) / tree.members.sum()
+            self.shares[branch.members] += weight * self._gain(branch, outside) / branch.members.sum()
         return len(self._open)
 
     def _push(self, tree: Tree, outside: Bool[np.ndarray, "features"], weight: float) -> None:

@@ -36,7 +36,9 @@ class Permutations:
         each = 2 * max(1, d - 1)
         most = -(-asked.samples // 2) if asked.samples is not None else max(2, asked.most // each)
         if most < 2:
-            raise Refused(f"shapley_sampling: {asked.samples} orders have no spread to judge by; give at least 4")
+            raise Refused(
+                f"shapley_sampling: {asked.samples} orders have no spread to judge by; give at least 4"
+            )
         open_rows, parts, left = np.arange(len(game.problem.rows)), list[Shares](), list[np.ndarray]()
         while True:
             count = self.moments.count
@@ -59,7 +61,9 @@ class Permutations:
                 parts.append(every.reordered(self.game.problem.ops, index))
                 left.append(open_rows[index])
             if leave.all():
-                return joined(game.problem.ops, parts).reordered(game.problem.ops, np.argsort(np.concatenate(left)))
+                return joined(game.problem.ops, parts).reordered(
+                    game.problem.ops, np.argsort(np.concatenate(left))
+                )
             stay = np.flatnonzero(~leave)
             open_rows = open_rows[stay]
             self._keep(stay)
@@ -99,7 +103,9 @@ class Permutations:
         )], 2)  # fmt: skip
         gains = np.diff(whole, axis=2)
         index = ranks.reshape(1, len(ranks), d, *(1,) * (gains.ndim - 3))
-        each = np.take_along_axis(gains, np.broadcast_to(index, (len(gains), len(ranks), d, *gains.shape[3:])), 2)
+        each = np.take_along_axis(
+            gains, np.broadcast_to(index, (len(gains), len(ranks), d, *gains.shape[3:])), 2
+        )
         for j in range(pairs):
             self.moments.add((each[:, 2 * j : 2 * j + 2].mean(1),))
 
@@ -119,7 +125,10 @@ class Permutations:
         return self._looked_up(steps, draw, ranks)
 
     def _looked_up(
-        self, steps: Int[np.ndarray, "orders steps"], draw: Int[np.ndarray, "orders"], ranks: np.ndarray | None
+        self,
+        steps: Int[np.ndarray, "orders steps"],
+        draw: Int[np.ndarray, "orders"],
+        ranks: np.ndarray | None,
     ) -> Float[np.ndarray, "rows orders steps *K"]:
         """Return f where the features with a rank below each step are present; nothing known is evaluated again."""
         game, shape = self.game, (len(self.game.problem.rows), *steps.shape, *self.game.full.shape[1:])

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from whence import features as kinds
 from whence.backends import Array, Leaves
 from whence.baseline import resolve
-from whence.coalition import Coalitions, Game, Values, play
+from whence.coalition import Game, Values, play
 from whence.coalition_sampling import Chance, Effort, Found, Plan, effort, sampled
 from whence.counts import whole
 from whence.draws import Draws
@@ -72,7 +72,9 @@ class RISE(Method):
             baseline = resolve(self.baseline, pictures)
             if baseline.draws > 1:
                 raise Refused(f"rise covers the input by one baseline; {baseline!r} is {baseline.draws}")
-            return _Soft(problem, Draws(problem, baseline), self.cells, self.probability).explained(self._effort())
+            return _Soft(problem, Draws(problem, baseline), self.cells, self.probability).explained(
+                self._effort()
+            )
         return play(problem, self.features, kinds.coarse, self.baseline, self._explained)
 
     def _explained(self, game: Game) -> Shares:
@@ -84,7 +86,9 @@ class _Hard(Chance, Plan):
 
     def found(self, game: Game, values: Values) -> Found:
         on = self.coalitions
-        chance = self.probability ** on.sum(1) * (1 - self.probability) ** (~on).sum(1) if self.exact else None
+        chance = (
+            self.probability ** on.sum(1) * (1 - self.probability) ** (~on).sum(1) if self.exact else None
+        )
         weights = self.times.astype(float) if chance is None else chance
         seen = weights @ on
         seen = np.where(seen > 0, seen, 1.0)
@@ -134,7 +138,7 @@ class _Soft:
         return self._shares(asked)
 
     def _sure(self, error: np.ndarray, rtol: float) -> np.ndarray:
-        return (SAFETY * self._relative(error) <= rtol).reshape(len(error), -1).all(1)
+        return np.all((SAFETY * self._relative(error) <= rtol).reshape(len(error), -1), 1)
 
     def _found(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the conditional means [rows, K, places] and their standard errors (ratio estimates, Cochran 1977)."""
@@ -159,7 +163,9 @@ class _Soft:
             y = problem.run.backend.value(lambda given: problem.evaluate(given, row), self._point(row, masks))
             told = ops.numpy(y).astype(np.float64).reshape(len(row), -1)
             if not np.isfinite(told).all():
-                raise Refused("the model's output is not finite behind a mask; choose another baseline, or mend the model")
+                raise Refused(
+                    "the model's output is not finite behind a mask; choose another baseline, or mend the model"
+                )
             self._fold(row, masks.reshape(len(row), -1).astype(np.float64), told)
             problem.run.progress.advance(len(number))
             return y
@@ -168,7 +174,9 @@ class _Soft:
         problem.run.chunks.run(problem.run.backend, len(rows) * many, chunk)
         self.count[rows] += many
 
-    def _fold(self, row: np.ndarray, masks: Float[np.ndarray, "n places"], told: Float[np.ndarray, "n K"]) -> None:
+    def _fold(
+        self, row: np.ndarray, masks: Float[np.ndarray, "n places"], told: Float[np.ndarray, "n K"]
+    ) -> None:
         squares = masks**2
         for mine in np.unique(row):
             part = row == mine
@@ -180,7 +188,9 @@ class _Soft:
         """Return a grid of zeros and ones, enlarged to one cell more than the picture and cut out at a random shift."""
         generator = self.problem.random("masks", draw)
         grid = (generator.random((self.cells, self.cells)) < self.probability).astype(np.float32)
-        sides = [_enlarged(size, self.cells, int(generator.integers(-(-size // self.cells)))) for size in self.size]
+        sides = [
+            _enlarged(size, self.cells, int(generator.integers(-(-size // self.cells)))) for size in self.size
+        ]
         return sides[0] @ grid @ sides[1].T
 
     def _point(self, row: np.ndarray, masks: Float[np.ndarray, "n height width"]) -> Leaves:

@@ -64,8 +64,8 @@ def every_subset(game: Game, method: str, others: str) -> Values:
     """
     if game.count > MOST_EXACT:
         raise Refused(
-            f"{method} visits all 2^d subsets, and {game.count:,} features have too many (at most {MOST_EXACT} features); "
-            f"group them (features=whence.features.grid(4)), or take {others}"
+            f"{method} visits all 2^d subsets of at most {MOST_EXACT} features, and {game.count:,} make a difference "
+            f"here; group them (features=whence.features.grid(4)), or take {others}"
         )
     return game.every()
 
@@ -197,4 +197,3 @@ class ShapleySampling(Method):
         if game.count <= MOST_EXACT and 2**game.count <= orders * (game.count - 1) and game.draws.count == 1:
             return _exact(game)
         return Permutations(game).explained(asked)
-

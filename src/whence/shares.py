@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -37,20 +37,17 @@ class Shares:
     interactions: np.ndarray | None = None
 
     def reordered(self, ops: Operations, rows: np.ndarray) -> Shares:
-        """Return the shares with the rows in another order."""
+        """Return the shares of some rows, in another order."""
 
-        def moved(part: Any) -> Any:
-            return part[rows] if isinstance(part, np.ndarray) else part
+        def taken(leaves: Leaves | None) -> Leaves | None:
+            return None if leaves is None else tuple(ops.take(leaf, rows) for leaf in leaves)
 
-        trace = self.trace
-        if trace is not None:
-            trace = Trace(*(getattr(trace, part.name)[rows] for part in fields(Trace)))
-        leaves = {
-            name: None if found is None else tuple(ops.take(leaf, rows) for leaf in found)
-            for name, found in (("values", self.values), ("standard_error", self.standard_error))
-        }
-        numbers = {part.name: moved(getattr(self, part.name)) for part in fields(self) if part.name not in leaves}
-        return Shares(**{**numbers, **leaves, "trace": trace})
+        parts = {part.name: getattr(self, part.name) for part in fields(self)}
+        arrays = {name: part[rows] for name, part in parts.items() if isinstance(part, np.ndarray)}
+        trace = self.trace and Trace(*(getattr(self.trace, part.name)[rows] for part in fields(Trace)))
+        return replace(
+            self, **arrays, values=taken(self.values), standard_error=taken(self.standard_error), trace=trace
+        )
 
     def with_residual(self, problem: Problem, baseline_output: np.ndarray) -> Shares:
         """Return the shares with residual = Σ shares − (f(x) − f(x')), in float64."""

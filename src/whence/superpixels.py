@@ -50,20 +50,23 @@ def _shown(picture: Float[np.ndarray, "h w c"]) -> Float[np.ndarray, "h w 3"]:
 def _slic(picture: Any, count: int, options: dict[str, Any]) -> Any:
     from skimage.segmentation import slic
 
-    return slic(picture, **({"n_segments": count, "start_label": 0} | options))
+    given: dict[str, Any] = {"n_segments": count, "start_label": 0} | options
+    return slic(picture, **given)
 
 
 def _felzenszwalb(picture: Any, count: int, options: dict[str, Any]) -> Any:
     from skimage.segmentation import felzenszwalb
 
-    return felzenszwalb(picture, **({"scale": 100, "min_size": picture.size // (6 * count)} | options))
+    given: dict[str, Any] = {"scale": 100, "min_size": picture.size // (6 * count)} | options
+    return felzenszwalb(picture, **given)
 
 
 def _quickshift(picture: Any, count: int, options: dict[str, Any]) -> Any:
     from skimage.segmentation import quickshift
 
     # What lime's pictures are cut with.
-    return quickshift(picture, **({"kernel_size": 4, "max_dist": 200, "ratio": 0.2} | options))
+    given: dict[str, Any] = {"kernel_size": 4, "max_dist": 200, "ratio": 0.2} | options
+    return quickshift(picture, **given)
 
 
 def _watershed(picture: Any, count: int, options: dict[str, Any]) -> Any:
@@ -71,7 +74,8 @@ def _watershed(picture: Any, count: int, options: dict[str, Any]) -> Any:
     from skimage.filters import sobel
     from skimage.segmentation import watershed
 
-    return watershed(sobel(rgb2gray(picture)), **({"markers": count, "compactness": 0.001} | options))
+    given: dict[str, Any] = {"markers": count, "compactness": 0.001} | options
+    return watershed(sobel(rgb2gray(picture)), **given)
 
 
 _METHODS = {"slic": _slic, "felzenszwalb": _felzenszwalb, "quickshift": _quickshift, "watershed": _watershed}

@@ -71,7 +71,9 @@ class LIME(Method):
         if self.keep is not None:
             whole(self.keep, "lime: keep")
         if self.bins is not None and self.bins not in lime_table.BINS:
-            raise BadInput(f"lime: bins is {self.bins!r}; it is {' or '.join(map(repr, lime_table.BINS))}, or None")
+            raise BadInput(
+                f"lime: bins is {self.bins!r}; it is {' or '.join(map(repr, lime_table.BINS))}, or None"
+            )
 
     def _effort(self) -> Effort:
         return effort("lime", self.samples, self.rtol, self.max_evaluations, DEFAULT_SAMPLES, 2)
@@ -102,7 +104,11 @@ class _Near(Chance, Plan):
     """Features on or off by chance, and ridge regression on them, weighted by nearness."""
 
     def __init__(
-        self, game: Game, weights: Callable[[Coalitions], Float[np.ndarray, "n"]], ridge: float, keep: int | None
+        self,
+        game: Game,
+        weights: Callable[[Coalitions], Float[np.ndarray, "n"]],
+        ridge: float,
+        keep: int | None,
     ) -> None:
         super().__init__(game)
         self.weights, self.ridge, self.keep = weights, ridge, keep

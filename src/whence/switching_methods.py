@@ -96,4 +96,3 @@ class FeatureAblation(Method):
 def _taken_away(game: Game) -> Shares:
     lost = game.full[:, None] - game.without_each()
     return game.shares(lost)
-
