@@ -11,8 +11,8 @@ torch = pytest.importorskip("torch")
 import whence
 from models import mlp, numpy_of
 from oracles_coalition import Recorder, game_of, interaction_index, shapley_by_subsets, smooth
+from whence.coalitions.neighbours import zigzags
 from whence.errors import Refused
-from whence.neighbours import zigzags
 
 SAME = 1e-10
 

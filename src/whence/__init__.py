@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from whence.gradient_methods import Saliency as Saliency
     from whence.gradient_methods import Sensitivity as Sensitivity
     from whence.guided_gradcam import GuidedGradCAM as GuidedGradCAM
+    from whence.hessian_methods import IntegratedHessians as IntegratedHessians
     from whence.hierarchy_methods import PartitionShap as PartitionShap
     from whence.hierarchy_methods import ShapleyInteraction as ShapleyInteraction
     from whence.path_methods import BlurIntegratedGradients as BlurIntegratedGradients
@@ -91,6 +92,7 @@ _HOMES = {
     "path_methods": (
         "BlurIntegratedGradients", "GuidedIntegratedGradients", "IntegratedGradients",
     ),
+    "hessian_methods": ("IntegratedHessians",),
     "hierarchy_methods": ("PartitionShap", "ShapleyInteraction"),
     "relevance_methods": ("LRP",),
     "rise_methods": ("RISE",),

@@ -147,8 +147,12 @@ def _wrapped(question: Question, method: Method, shares: Shares, seconds: float)
     )
 
 
+# Methods that say themselves why they have not converged.
+OWN = ("integrated Hessians", "partition_shap")
+
+
 def _note_budget(run: Run, shares: Shares) -> None:
-    if shares.converged is None or shares.converged.all():
+    if shares.converged is None or shares.converged.all() or any(note.startswith(OWN) for note in run.notes):
         return
     count = int((~shares.converged.reshape(len(shares.converged), -1).all(1)).sum())
     some = f"{count} of {len(shares.converged)} examples"

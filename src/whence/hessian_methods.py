@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from whence import hessians, kinks, quadrature
-from whence.coalition import Game, play
+from whence.coalitions.game import Game
+from whence.coalitions.playing import play
 from whence.counts import whole
 from whence.errors import BadInput, Refused
 from whence.exact import DEFAULT_MAX_PIECES
-from whence.feature_covers import Labels
-from whence.features import fine
+from whence.features.covers import Labels
+from whence.features.laying import fine
 from whence.hessians import Pairs, Stretch
 from whence.naming import unknown
 from whence.problem import Problem

@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from whence import features as kinds
-from whence.coalition import Game, play
-from whence.coalition_sampling import Effort, effort
+from whence.coalitions.estimate import interaction_values, shapley_values
+from whence.coalitions.game import Game
+from whence.coalitions.neighbours import Neighbours
+from whence.coalitions.owen import Division, tree_of
+from whence.coalitions.playing import play
+from whence.coalitions.sampling import Effort, effort
 from whence.counts import whole
 from whence.errors import Refused
-from whence.estimate import interaction_values, shapley_values
-from whence.neighbours import Neighbours
-from whence.owen import Division, tree_of
+from whence.features import laying
 from whence.problem import Problem
 from whence.registry import Method, register
 from whence.shapley_methods import MOST_EXACT, every_subset
@@ -55,7 +56,7 @@ class PartitionShap(Method):
         whole(self.max_evaluations, "partition_shap: max_evaluations")
 
     def attribute(self, problem: Problem) -> Shares:
-        return play(problem, self.features, kinds.coarse, self.baseline, self._explained)
+        return play(problem, self.features, laying.coarse, self.baseline, self._explained)
 
     def _explained(self, game: Game) -> Shares:
         if game.count > 2**16:
@@ -70,8 +71,8 @@ class PartitionShap(Method):
         undivided = division.divide(tree_of(game, self.tree))
         if undivided:
             game.problem.run.note(
-                f"{self.max_evaluations} subsets did not reach all the way down the tree: what the smallest groups are worth is "
-                "spread evenly over their features; raise max_evaluations"
+                f"partition_shap: {self.max_evaluations} subsets did not reach all the way down the tree: what the "
+                "smallest groups are worth is spread evenly over their features; raise max_evaluations"
             )
         shares = division.shares[None]
         met = np.full(game.full.shape, not undivided)
@@ -113,7 +114,7 @@ class ShapleyInteraction(Method):
         return effort("shapley_interaction", self.samples, self.rtol, self.max_evaluations, DEFAULT_SAMPLES)
 
     def attribute(self, problem: Problem) -> Shares:
-        return play(problem, self.features, kinds.few, self.baseline, self._explained, dummies=False)
+        return play(problem, self.features, laying.few, self.baseline, self._explained, dummies=False)
 
     def _explained(self, game: Game) -> Shares:
         asked = self._effort()
@@ -127,7 +128,8 @@ class ShapleyInteraction(Method):
             values = every_subset(game, "shapley_interaction", "integrated_hessians")
             shares = shapley_values(values, game.count)
             matrix = completed(interaction_values(values, game.count) / 2, shares)
-            return game.shares(shares, efficient=True, error=np.zeros(game.full.shape), interactions=matrix)
+            exact = np.zeros(game.full.shape)
+            return game.shares(shares, efficient=True, error=exact, interactions=matrix)
         if game.count > MOST_FEATURES:
             raise Refused(
                 f"shapley_interaction: {game.count:,} features make too many pairs (at most {MOST_FEATURES}); group "

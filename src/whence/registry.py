@@ -127,7 +127,7 @@ def _frozen(value: Any) -> Any:
 HOMES = (
     "gradient_methods", "path_methods", "expected_gradients", "sampler_methods", "rule_methods", "deconvolution",
     "relevance_methods", "cam_methods", "guided_gradcam", "switching_methods", "surrogate_methods", "shapley_methods",
-    "rise_methods", "hierarchy_methods",
+    "rise_methods", "hierarchy_methods", "hessian_methods",
 )  # fmt: skip
 
 

@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from whence import features as kinds
 from whence.backends import Array, Leaves
 from whence.baseline import resolve
-from whence.coalition import Game, Values, play
-from whence.coalition_sampling import Chance, Effort, Found, Plan, effort, sampled
+from whence.coalitions.game import Game, Values
+from whence.coalitions.playing import play
+from whence.coalitions.sampling import Chance, Effort, Found, Plan, effort, sampled
 from whence.counts import whole
 from whence.draws import Draws
 from whence.errors import BadInput, Refused
+from whence.features import laying
+from whence.features.kinds import space
 from whence.problem import Problem
 from whence.random_nodes import HALF_NORMAL, SAFETY
 from whence.registry import Method, register
@@ -66,7 +68,7 @@ class RISE(Method):
         return effort("rise", self.samples, self.rtol, self.max_evaluations, DEFAULT_SAMPLES, 2)
 
     def attribute(self, problem: Problem) -> Shares:
-        picture = len(problem.point) == 1 and kinds.is_picture(problem, problem.point[0])
+        picture = len(problem.point) == 1 and laying.is_picture(problem, problem.point[0])
         if self.features is None and picture and problem.ops.is_float(problem.point[0]):
             pictures = problem.run.pictures and not isinstance(problem.site, Parameter)
             baseline = resolve(self.baseline, pictures)
@@ -75,7 +77,7 @@ class RISE(Method):
             return _Soft(problem, Draws(problem, baseline), self.cells, self.probability).explained(
                 self._effort()
             )
-        return play(problem, self.features, kinds.coarse, self.baseline, self._explained)
+        return play(problem, self.features, laying.coarse, self.baseline, self._explained)
 
     def _explained(self, game: Game) -> Shares:
         return sampled(game, _Hard(game, self.probability), self._effort(), efficient=False)
@@ -115,7 +117,7 @@ class _Soft:
 
     def __post_init__(self) -> None:
         leaf = self.problem.point[0]
-        self.axes = kinds.space(self.problem, leaf, "RISE's masks")
+        self.axes = space(self.problem, leaf, "RISE's masks")
         self.size = tuple(int(leaf.shape[axis]) for axis in self.axes)
         rows, places = len(self.problem.rows), self.size[0] * self.size[1]
         self.classes = self.problem.output.shape[1:]

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from whence import features as kinds
-from whence.coalition import Coalitions, Game, Values, play
-from whence.coalition_sampling import Effort, Found, Pairs, Plan, effort, sampled
+from whence.coalitions.estimate import constrained_least_squares, kernel_weight, shapley_values
+from whence.coalitions.game import Coalitions, Game, Values
+from whence.coalitions.permutations import Permutations
+from whence.coalitions.playing import play
+from whence.coalitions.sampling import Effort, Found, Pairs, Plan, effort, sampled
 from whence.errors import Refused
-from whence.estimate import constrained_least_squares, kernel_weight, shapley_values
-from whence.permutations import Permutations
+from whence.features import laying
 from whence.problem import Problem
 from whence.registry import Method, register
 from whence.shares import Shares
@@ -47,7 +48,7 @@ class ExactShapley(Method):
     switches = True
 
     def attribute(self, problem: Problem) -> Shares:
-        return play(problem, self.features, kinds.few, self.baseline, _exact, dummies=False)
+        return play(problem, self.features, laying.few, self.baseline, _exact, dummies=False)
 
 
 def _exact(game: Game) -> Shares:
@@ -105,7 +106,7 @@ class KernelShap(Method):
         return effort("kernel_shap", self.samples, self.rtol, self.max_evaluations, DEFAULT_SAMPLES)
 
     def attribute(self, problem: Problem) -> Shares:
-        return play(problem, self.features, kinds.coarse, self.baseline, self._explained, dummies=False)
+        return play(problem, self.features, laying.coarse, self.baseline, self._explained, dummies=False)
 
     def _explained(self, game: Game) -> Shares:
         if game.count > MOST_FEATURES:
@@ -189,7 +190,7 @@ class ShapleySampling(Method):
         return effort("shapley_sampling", self.samples, self.rtol, self.max_evaluations, DEFAULT_ORDERS, 4)
 
     def attribute(self, problem: Problem) -> Shares:
-        return play(problem, self.features, kinds.coarse, self.baseline, self._explained, dummies=False)
+        return play(problem, self.features, laying.coarse, self.baseline, self._explained, dummies=False)
 
     def _explained(self, game: Game) -> Shares:
         asked = self._effort()

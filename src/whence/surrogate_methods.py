@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from whence import features as kinds
-from whence import lime_table
 from whence.background import DataSet
-from whence.coalition import Coalitions, Game, Values, absence, play
-from whence.coalition_sampling import Chance, Effort, Found, Plan, effort, sampled
+from whence.coalitions import lime_table
+from whence.coalitions.estimate import fitted
+from whence.coalitions.game import Coalitions, Game, Values
+from whence.coalitions.playing import absence, play
+from whence.coalitions.sampling import Chance, Effort, Found, Plan, effort, sampled
 from whence.counts import whole
 from whence.errors import BadInput
-from whence.estimate import fitted
+from whence.features import laying
 from whence.problem import Problem
 from whence.registry import Method, register
 from whence.shares import Shares
@@ -79,7 +80,7 @@ class LIME(Method):
         return effort("lime", self.samples, self.rtol, self.max_evaluations, DEFAULT_SAMPLES, 2)
 
     def attribute(self, problem: Problem) -> Shares:
-        return play(problem, self.features, kinds.coarse, self.baseline, self._explained)
+        return play(problem, self.features, laying.coarse, self.baseline, self._explained)
 
     def _explained(self, game: Game) -> Shares:
         table = isinstance(absence(self.baseline, game.problem), DataSet) and lime_table.is_table(game)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from whence import features as kinds
 from whence.backends import Array
-from whence.coalition import Game, play
+from whence.coalitions.game import Game
+from whence.coalitions.playing import play
 from whence.errors import BadInput
-from whence.features import Patches
+from whence.features import laying
+from whence.features.kinds import Patches, space
 from whence.problem import Problem
 from whence.registry import Method, register
 from whence.shares import Shares
@@ -55,11 +56,11 @@ class Occlusion(Method):
         return play(problem, self.features, self._windows, self.baseline, _taken_away)
 
     def _windows(self, problem: Problem, leaf: Array) -> Any:
-        if self.window is None and not kinds.is_picture(problem, leaf):
-            return kinds.coarse(problem, leaf)
+        if self.window is None and not laying.is_picture(problem, leaf):
+            return laying.coarse(problem, leaf)
         window = self.window
         if window is None:
-            sides = [int(leaf.shape[axis]) for axis in kinds.space(problem, leaf, "occlusion")]
+            sides = [int(leaf.shape[axis]) for axis in space(problem, leaf, "occlusion")]
             window = min(max(LEAST, min(sides) // SHARE), *sides)
         return Patches(window, _half(window) if self.stride is None else self.stride)
 
@@ -90,7 +91,7 @@ class FeatureAblation(Method):
     switches = True
 
     def attribute(self, problem: Problem) -> Shares:
-        return play(problem, self.features, kinds.coarse, self.baseline, _taken_away)
+        return play(problem, self.features, laying.coarse, self.baseline, _taken_away)
 
 
 def _taken_away(game: Game) -> Shares:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from whence.coalition import Game
+from whence.coalitions.game import Game
 from whence.errors import BadInput
-from whence.feature_covers import Labels
+from whence.features.covers import Labels
 
 # Coalitions evaluated in one go: enough for a chunk, few enough that the next ones are chosen well.
 TOGETHER = 32

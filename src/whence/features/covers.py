@@ -23,6 +23,11 @@ class Cover(Protocol):
         """How many features there are: one number, or one for each row."""
         ...
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sides after the batch: the array's, or 1 where all along it belong together."""
+        ...
+
     def named(self, count: int) -> tuple[str, ...]:
         """Return what a person calls the features."""
         ...
@@ -67,6 +72,10 @@ class Labels:
         if self.names is not None or self.count is not None:
             return np.full(len(self.labels), len(self.names or ()) if self.count is None else self.count)
         return self._largest + 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.labels.shape[1:]
 
     @cached_property
     def _largest(self) -> Int[np.ndarray, "rows"]:
@@ -119,8 +128,12 @@ class Windows:
     """Features that may overlap: each is a list of places [features, most] in a flattened array, -1 for none."""
 
     places: Int[np.ndarray, "features most"]
-    shape: tuple[int, ...]
+    sides: tuple[int, ...]
     kind: str = "window"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.sides
 
     @property
     def counts(self) -> Int[np.ndarray, "1"]:
@@ -144,13 +157,13 @@ class Windows:
 
     def _cleared(self, count: int, row: Rows, feature: Rows) -> Bool[np.ndarray, "n ..."]:
         # One place more, for what hangs over the border.
-        size = int(np.prod(self.shape, dtype=int))
+        size = int(np.prod(self.sides, dtype=int))
         found = np.ones((count, size + 1), dtype=bool)
         found[row[:, None], self.places[feature]] = False
-        return found[:, :size].reshape(count, *self.shape)
+        return found[:, :size].reshape(count, *self.sides)
 
     def touched(self, differs: Bool[np.ndarray, "rows ..."]) -> Bool[np.ndarray, "rows features"]:
-        shared = tuple(i + 1 for i, side in enumerate(self.shape) if side == 1)
+        shared = tuple(i + 1 for i, side in enumerate(self.sides) if side == 1)
         flat = differs.any(shared).reshape(len(differs), -1)
         padded = np.concatenate([flat, np.zeros((len(flat), 1), dtype=bool)], 1)
         return np.any(padded[:, self.places], -1)
@@ -158,7 +171,7 @@ class Windows:
     def painted(self, shares: Float[np.ndarray, "rows features *K"]) -> Float[np.ndarray, "rows *K ..."]:
         from scipy.sparse import csr_array
 
-        size = int(np.prod(self.shape, dtype=int))
+        size = int(np.prod(self.sides, dtype=int))
         feature, column = np.nonzero(self.places >= 0)
         place = self.places[feature, column]
         matrix = csr_array((np.ones(len(place)), (place, feature)), shape=(size, len(self.places)))
@@ -166,7 +179,7 @@ class Windows:
         flat = shares.reshape(len(shares), len(self.places), -1)
         found = (matrix @ np.moveaxis(flat, 1, 0).reshape(len(self.places), -1)) / times[:, None]
         found = found.reshape(size, len(shares), -1)
-        found = np.moveaxis(found, (1, 2), (0, 1)).reshape(len(shares), -1, *self.shape)
+        found = np.moveaxis(found, (1, 2), (0, 1)).reshape(len(shares), -1, *self.sides)
         return found if shares.ndim == 3 else found[:, 0]
 
 

@@ -8,11 +8,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from whence.backends import Array
-from whence.coalition import Game
-from whence.coalition_sampling import Effort, relative_error
+from whence.coalitions.estimate import fitted
+from whence.coalitions.game import Game
+from whence.coalitions.sampling import Effort, relative_error
 from whence.errors import BadInput
-from whence.estimate import fitted
-from whence.feature_covers import Labels
+from whence.features.covers import Labels
 from whence.random_nodes import SAFETY
 from whence.shares import Shares
 

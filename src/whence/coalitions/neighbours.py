@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
-from whence.coalition import Game
-from whence.coalition_sampling import Effort
+from whence.coalitions.game import Game
+from whence.coalitions.sampling import Effort
 from whence.errors import Refused
 from whence.moments import Moments
 from whence.random_nodes import HALF_NORMAL, SAFETY

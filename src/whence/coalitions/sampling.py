@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Bool, Float
 
-from whence.coalition import Coalitions, Game, Values, all_coalitions
+from whence.coalitions.game import Coalitions, Game, Values, all_coalitions
 from whence.counts import whole
 from whence.errors import BadInput
 from whence.random_nodes import HALF_NORMAL, SAFETY

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from whence.coalition_sampling import Found
+from whence.coalitions.sampling import Found
 
 Shares = Float[np.ndarray, "rows features *K"]
 

@@ -16,7 +16,7 @@ from jaxtyping import Bool
 from whence.backends import Array, Leaves, Split
 from whence.draws import Draws
 from whence.errors import Diverged
-from whence.feature_covers import Features, Labels, Rows
+from whence.features.covers import Features, Labels, Rows
 from whence.fusion import fused as split_of
 from whence.problem import Problem
 

@@ -11,7 +11,7 @@ from whence.errors import BadInput
 from whence.naming import unknown
 
 if TYPE_CHECKING:
-    from whence.features import Superpixels
+    from whence.features.kinds import Superpixels
 
 COUNT = 50
 
