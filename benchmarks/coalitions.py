@@ -63,16 +63,16 @@ def coalition_tables(found: list[Case], rounds: int, folder: Path) -> Iterator[T
 
 def kernel_shap(found: list[Case], rounds: int) -> Table:
     table = Table(
-        f"KernelSHAP: {SAMPLES:,} samples, patches of {PATCH} x {PATCH} of a digit, black baseline",
-        "Medians of the ratios within each round. Bare: forward passes of as many masked inputs that are in memory "
-        "already. First: a copy of the model that whence has not seen, whose chunk it must still find.",
+        f"KernelSHAP: {SAMPLES:,} samples, patches of {PATCH} x {PATCH} of a digit",
+        "Medians of the ratios within each round. Black leaves most patches as they are, and whence does not play with "
+        "those; from the mean of the training pixels all 49 differ. Bare: forward passes of as many masked inputs that "
+        "are in memory already. First: a copy of the model that whence has not seen, whose chunk it must still find.",
         COLUMNS,
     )
-    for case in found:
+    for case in (named for each in found for named in _with_baselines(each)):
         asked = ("1/4", "1", "1.15") if case.name.startswith("mnist-cnn") else ("—",) * 3
-        whole, best = _captum_kernel(case, 1), _best_perturbations(case)
-        inputs = masked(case, _random_masks(case, SAMPLES))
-        bare, chunk = bare_forwards(case, inputs)
+        best, whole = _best_perturbations(case), _captum_kernel(case, 1)
+        bare, chunk = bare_forwards(case, masked(case, _random_masks(case, SAMPLES)))
         # One copy for each round, and for those that do not count.
         fresh = [replace(case, model=copy.deepcopy(case.model)) for _ in range(rounds + case.warm)]
         _compare(table, case, lambda case=case: _our_kernel(case), {
@@ -84,21 +84,21 @@ def kernel_shap(found: list[Case], rounds: int) -> Table:
     return table
 
 
-def _our_kernel(case: Case, samples: int = SAMPLES) -> Any:
-    method = whence.KernelShap(features=features.patches(PATCH), baseline=case.black, samples=samples)
+def _with_baselines(case: Case) -> tuple[Case, Case]:
+    """Return a case with black and with the mean of the training pixels, which is 0 to the model, as its baseline."""
+    short = case.name.partition(",")[0]
+    return replace(case, name=f"{short}, black"), replace(case, name=f"{short}, mean", black=0.0)
+
+
+def _our_kernel(case: Case) -> Any:
+    method = whence.KernelShap(features=features.patches(PATCH), baseline=case.black, samples=SAMPLES)
     return whence.explain(case.model, case.x, method, target=case.target)
 
 
-def _captum_kernel(case: Case, at_once: int, samples: int = SAMPLES) -> Contestant:
+def _captum_kernel(case: Case, at_once: int) -> Contestant:
     method, labels = attr.KernelShap(case.model), patch_labels(case)
-    return lambda: method.attribute(
-        case.x,
-        case.black,
-        case.target,
-        feature_mask=labels,
-        n_samples=samples,
-        perturbations_per_eval=at_once,
-    )
+    own = {"feature_mask": labels, "n_samples": SAMPLES, "perturbations_per_eval": at_once}
+    return lambda: method.attribute(case.x, case.black, case.target, **own)
 
 
 def _best_perturbations(case: Case) -> int:
@@ -109,12 +109,12 @@ def _best_perturbations(case: Case) -> int:
 def occlusion(small: list[Case], photos: list[Case], rounds: int, heavy: int) -> Table:
     table = Table(
         "Occlusion",
-        "Digits: windows of 3 x 3, stride 1; the photograph: 15 x 15, stride 8; black. Bare: forward passes of the "
-        "occluded inputs, in memory already. The difference is the maps' relative L1; where windows overlap, both "
-        "libraries take the mean.",
+        "Digits: windows of 3 x 3, stride 1; the photograph: 15 x 15, stride 8. Where black is put over black, whence "
+        "does not ask the model. Bare: forward passes of all occluded inputs, in memory already. The difference is the "
+        "maps' relative L1; where windows overlap, both libraries take the mean.",
         COLUMNS,
     )
-    for case in (*small, *photos):
+    for case in (*(named for each in small for named in _with_baselines(each)), *photos):
         window, stride = (15, 8) if case.heavy else (3, 1)
         asked = "1/4" if "mlp" in case.name else "1/3"
         ours, theirs = _our_occlusion(case, window, stride), _captum_occlusion(case, window, stride)

@@ -32,7 +32,7 @@ def complete(found: list[Case]) -> Table:
         "Integrated Hessians: completeness, float64",
         "The largest |Σ_ij Γ_ij − (f(x) − f(x'))| / |f(x) − f(x')| of eight digits, black baseline, with whence's "
         "defaults and the features named.",
-        ("model", "features", "completeness", "Hessian-vector products", "time a digit"),
+        ("model", "features", "completeness", "evaluations", "time a digit"),
     )
     for name, model, x, black, cells in _networks(found):
         method = whence.IntegratedHessians(features=cells[1], baseline=black)

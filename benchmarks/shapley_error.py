@@ -65,14 +65,14 @@ class Game:
 def at_equal_budget(found: list[Case], seeds: int) -> Table:
     table = Table(
         f"KernelSHAP: relative L1 error at an equal number of evaluations, patches of {PATCH} x {PATCH}, logits",
-        f"Mean over {DIGITS} test digits and {seeds} seeds. Black: against the exact values, by visiting all subsets of "
-        f"the patches that are not black (the first digits with at most {MOST} of them), and black patches are left "
-        f"out by whence and, where it is given pixels in groups, by shap. Mean: the training pixels' mean, from which "
-        f"every patch differs, against {2 * LONG:,} evaluations by hand (whose own error is the last column, from "
-        "their two halves). shap: KernelExplainer with l1_reg=False, on the function of 49 patches and on pixels in "
-        "groups. Stated is whence's own error.",
-        ("model, baseline", "evaluations", "whence", "shap", "whence / shap", "shap, pixels", "whence / it", "asked for",
-         "captum", "whence, stated", "reference"),
+        f"Mean over {DIGITS} test digits and {seeds} seeds. Black: against the exact values, by visiting all subsets "
+        f"of the patches that are not black (the first digits with at most {MOST} of them); black patches are left out "
+        "by whence and, where it is given pixels in groups, by shap. Mean: the training pixels' mean, from which every "
+        f"patch differs, against {2 * LONG:,} evaluations by hand, whose own error is the last column. shap: "
+        "KernelExplainer with l1_reg=False, on the function of 49 patches and on pixels in groups. Stated is whence's "
+        "own error.",
+        ("model, baseline", "evaluations", "whence", "shap", "whence / shap", "shap, pixels", "whence / it",
+         "asked for", "captum", "whence, stated", "reference"),
     )  # fmt: skip
     for case in found:
         for word, absent in (("black", case.black), ("mean", 0.0)):

@@ -36,7 +36,8 @@ NEEDS = {
     "layer": "a model with a layer that has an extent in space; the last one is found, and named in a note",
     "global pooling": "a network that ends in global average pooling and one linear layer",
     "relu": "a model with ReLUs: without any it would be the plain gradient, and is refused",
-    "few features": "few features",
+    "few features": "few features, or few that make a difference: every subset of them is visited",
+    "piecewise linear or smooth": "a network of corners alone (ReLU, max-pool) or of curves alone up to the target",
     "what it wraps": "what the method inside it needs",
 }
 # A network that ends in pooling, for methods that read such a head.
@@ -313,17 +314,19 @@ WINGS = {
     "The question and the answer": (
         "__init__", "explainer", "side_by_side", "question", "registry", "gradient_methods", "path_methods",
         "expected_gradients", "sampler_methods", "rule_methods", "deconvolution", "relevance_methods", "composite",
-        "cam", "guided_gradcam", "data_set", "certificate", "attribution", "archive", "errors", "naming", "counts",
+        "cam", "guided_gradcam", "switching_methods", "surrogate_methods", "shapley_methods", "rise_methods",
+        "hierarchy_methods", "hessian_methods", "data_set", "certificate", "attribution", "archive", "errors", "naming", "counts",
         "arguments",
     ),
     "The engine": (
         "problem", "reaction", "run", "rule", "integrate", "integrand", "visit", "segments", "convergence", "fusion",
         "quadrature", "random_nodes", "way", "taylor", "exact", "path", "held", "guided", "baseline", "background",
-        "boundary", "target", "site", "spatial", "units", "sampler", "moments", "difference", "shares", "structure",
-        "chunk", "progress",
+        "boundary", "draws", "features/", "coalitions/", "hessians", "kinks", "stretch", "target", "site", "spatial", "units", "sampler", "moments", "difference", "shares", "structure",
+        "table", "inputs", "chunk", "progress",
     ),
     "Pictures and files": (
-        "preprocess", "pixels", "pictures", "view", "figure", "panel", "comparison", "strip", "caption", "report",
+        "preprocess", "pixels", "pictures", "view", "figure", "panel", "tabular_view", "swarm", "interaction_view",
+        "text_view", "comparison", "strip", "caption", "report",
         "data", "download", "zoo", "files",
     ),
     "The command line": ("cli", "demo", "loading", "__main__"),

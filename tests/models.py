@@ -219,8 +219,12 @@ def works_without_relu(name: str) -> bool:
 
 
 def names() -> list[str]:
-    """Return the registered methods that the little networks here are fit for: they do not end in global pooling."""
-    return sorted(name for name, each in whence.methods().items() if "global pooling" not in each.needs)
+    """Return the registered methods that all the little networks here are fit for.
+
+    They do not end in global pooling, and some have both corners and curves.
+    """
+    special = {"global pooling", "piecewise linear or smooth"}
+    return sorted(name for name, each in whence.methods().items() if not special & {*each.needs})
 
 
 TOLD = (

@@ -1,6 +1,8 @@
 """Integrated Hessians: closed forms, an oracle that knows every neuron, dense double integrals, and what is refused."""
 
 # ruff: noqa: E402 (what needs PyTorch is imported after the check for it)
+import re
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +16,8 @@ from torch import nn
 from torch.nn import functional
 
 import whence
+from models import assert_same, busy, cnn, pictures, seeded, state_of
+from whence import kinks
 from whence.errors import BadInput, Refused
 from whence.hessian_methods import IntegratedHessians
 from whence.hessians import rule
@@ -282,13 +286,253 @@ def test_too_few_pieces_are_said_so():
     assert not result.converged.any() and (result.error > 1e-3).all() and (result.evaluations <= 30).all()
 
 
-def test_single_precision_is_as_good_as_it_says(digits):
-    model = whence.zoo.load("digits-cnn").model.double()
-    wide = pairs(model, digits[:3]).interactions
-    narrow = pairs(model.float(), digits[:3].float())
-    assert narrow.values.dtype == torch.float32 and narrow.interactions.dtype == torch.float32
-    assert away(narrow.interactions, wide) < 0.2
-    assert not narrow.converged.any() and any("float64" in note for note in narrow.notes)
+# ---- float64 for models in a lower precision -----------------------------------------------------------------------
+
+
+class Rounding(nn.Module):
+    """A network of which one step is always in float32."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model(x.float())
+
+
+class Narrow(Rounding):
+    """A network that rounds to float32, and goes on in the precision of its weights."""
+
+    def forward(self, x):
+        return self.model(x.float().to(next(self.model.parameters()).dtype))
+
+
+def around(model):
+    def function(x):
+        return model(x)
+
+    return function
+
+
+def float32_digits(digits, count=3):
+    """Return digits that float32 holds exactly, and what the model in float64 says of them."""
+    x = digits[:count].float()
+    return x, pairs(whence.zoo.load("digits-cnn").model.double(), x.double())
+
+
+def test_a_model_in_single_precision_is_explained_in_float64(digits):
+    x, wide = float32_digits(digits, 6)
+    model = whence.zoo.load("digits-cnn").model
+    narrow = pairs(model, x)
+    assert narrow.values.dtype == narrow.interactions.dtype == torch.float32
+    assert away(narrow.interactions, wide.interactions) < 1e-5 and away(narrow.values, wide.values) < 1e-5
+    assert narrow.converged.all() and not narrow.notes
+    assert narrow.settings["precision"] == "float64" and "precision" not in wide.settings
+    assert torch.equal(narrow.evaluations, wide.evaluations)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_half_precision_too(digits, kind):
+    x = digits[:2].to(kind)
+    model = whence.zoo.load("digits-cnn").model.to(kind)
+    narrow = pairs(model, x, target=0)
+    wide = pairs(model.double(), x.double(), target=0)
+    assert away(narrow.interactions, wide.interactions) < 1e-5
+    assert narrow.converged.all() and narrow.values.dtype == kind
+
+
+@pytest.mark.parametrize(
+    ("around", "words"),
+    [(Rounding, "."), (Narrow, "rounds: _to_copy to float32"), (around, "copied")],
+)
+def test_what_does_not_run_in_float64_is_as_good_as_it_says(digits, around, words):
+    x, wide = float32_digits(digits)
+    narrow = pairs(around(whence.zoo.load("digits-cnn").model), x)
+    assert narrow.values.dtype == torch.float32 and "precision" not in narrow.settings
+    assert away(narrow.interactions, wide.interactions) < 0.2
+    assert not narrow.converged.any() and any("float64" in n and re.search(words, n) for n in narrow.notes)
+
+
+def test_another_function_in_float64_is_not_explained_for_the_models_own():
+    class Other(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = net(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 1)).float()
+
+        def forward(self, x):
+            return self.layers(x) * (1.0 if x.dtype == torch.float32 else 1.01)
+
+    model, x = Other(), normal(2, 4).float()
+    result = pairs(model, x)
+    assert "precision" not in result.settings
+    assert result.residual.abs().max() < 1e-5
+    assert away(result.interactions, pairs(model.layers.double(), x.double()).interactions) < 1e-3
+
+
+def test_half_precision_alone_is_refused(digits):
+    model = whence.zoo.load("digits-cnn").model.half()
+    with pytest.raises(Refused, match="half precision cannot"):
+        pairs(around(model), digits[:1].half(), target=0, quadrature="exact")
+
+
+@pytest.mark.parametrize("made", [cnn, busy])
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_users_model_stays_as_it_is(made, fails, monkeypatch):
+    model, x = made(), pictures()
+    if made is busy:
+        # Its tanh is not piecewise linear; what it keeps of its runs is what counts here.
+        model.frozen.weight.data.zero_()
+        monkeypatch.setattr(torch, "tanh", torch.relu)
+    seen = []
+
+    def spy(*arguments, **settings):
+        seen.append(arguments[0].problem.run.session.parameter("0.weight" if made is cnn else "conv.weight"))
+        if fails:
+            raise KeyboardInterrupt
+        return kinks_bent(*arguments, **settings)
+
+    kinks_bent = kinks._walked
+    monkeypatch.setattr(kinks, "_walked", spy)
+    before = state_of(model, x)
+    if fails:
+        with pytest.raises(KeyboardInterrupt):
+            pairs(model, x, target=0)
+    else:
+        assert pairs(model, x, target=0).settings["precision"] == "float64"
+    assert_same(before, state_of(model, x))
+    assert seen[0].dtype == torch.float64
+
+
+class Loop(nn.Module):
+    """A network that refers to itself, and keeps its weights also elsewhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 9), nn.Linear(9, 2)
+        self.register_buffer("scale", torch.full((9,), 1.5))
+        self.offset, self.own = torch.full((9,), 0.25), (self,)
+        self.twice, self.act = [self.first.weight, self.scale[:5]], self.bend
+
+    def bend(self, x):
+        return torch.relu(x + self.offset)
+
+    def forward(self, x):
+        h = self.act(functional.linear(x, self.twice[0], self.first.bias)) * self.scale
+        return self.last(h) + (h[:, :5] * self.twice[1]).sum(1, keepdim=True)
+
+
+def test_all_that_a_model_keeps_is_widened_and_freed(monkeypatch):
+    model, x = seeded(0, Loop).eval(), normal(2, 6).float()
+    kept, walked = [], kinks._walked
+
+    def spy(stretch, most):
+        copied = stretch.problem.run.session.function
+        kept[:] = [copied.first.weight, copied.twice[0], copied.scale]
+        assert {each.dtype for each in (*kept, copied.twice[1], copied.offset)} == {F64}
+        assert copied.twice[1]._base is None or copied.twice[1].data_ptr() == copied.scale.data_ptr()
+        return walked(stretch, most)
+
+    monkeypatch.setattr(kinks, "_walked", spy)
+    before = state_of(model, x)
+    narrow = pairs(model, x, target=0)
+    assert narrow.converged.all() and not any(each.numel() for each in kept)
+    assert_same(before, state_of(model, x))
+    wide = Loop().double()
+    wide.load_state_dict(model.state_dict())
+    wide.offset, wide.twice = wide.offset.double(), [wide.first.weight, wide.scale[:5]]
+    assert away(narrow.interactions, pairs(wide, x.double(), target=0).interactions) < 1e-6
+
+
+def test_batch_mates_do_not_matter_in_single_precision(digits):
+    x, model = digits[:3].float(), whence.zoo.load("digits-cnn").model
+    together = pairs(model, x)
+    for row in range(3):
+        alone = pairs(model, x[row : row + 1])
+        assert away(together.interactions[row][None], alone.interactions) < 1e-6
+        assert together.evaluations[row] == alone.evaluations[0]
+
+
+def test_rows_in_both_precisions_keep_their_places():
+    class Large(nn.Module):
+        """Another function in float64, of large inputs alone."""
+
+        def __init__(self):
+            super().__init__()
+            self.layers = net(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 1)).float()
+
+        def forward(self, x):
+            factor = 1.0 if x.dtype == torch.float32 else 1.0 + 0.1 * (x.detach().sum(1, keepdim=True) > 5)
+            return self.layers(x) * factor
+
+    model, x = Large(), normal(3, 4).abs().float()
+    x[1] += 5
+    together = pairs(model, x)
+    for row in range(3):
+        alone = pairs(model, x[row : row + 1])
+        assert ("precision" in alone.settings) == (row != 1)
+        assert torch.equal(together.interactions[row], alone.interactions[0])
+
+
+def test_two_threads_explain_one_model_in_float64(digits):
+    x, wide = float32_digits(digits, 2)
+    model = whence.zoo.load("digits-cnn").model
+    before = state_of(model, x)
+    with ThreadPoolExecutor(2) as pool:
+        for found in pool.map(lambda row: pairs(model, x[row : row + 1]), [0, 1] * 2):
+            row = int(
+                torch.equal(found.output, wide.output[1:].float())
+                or found.output[0] != pairs(model, x[:1]).output[0]
+            )
+            assert away(found.interactions, wide.interactions[row][None]) < 1e-5
+    assert_same(before, state_of(model, x))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"target": "all"}, {"target": 0, "at": whence.layer("1")}, {"target": 1}]
+)
+def test_layers_and_classes_in_single_precision(settings):
+    model, x = MODELS["exact"](), normal(2, 6, seed=1)
+    narrow = pairs(model.float(), x.float(), **settings)
+    model.double()
+    wide = pairs(model, x.float().double(), **settings)
+    assert away(narrow.interactions, wide.interactions) < 1e-5 and narrow.converged.all()
+    assert narrow.interactions.shape == wide.interactions.shape and narrow.settings["precision"] == "float64"
+
+
+def test_pictures_in_pixels_are_explained_in_float64(digits):
+    pixels = (digits[:2, 0] * 255).round().numpy().astype(np.uint8)
+    model, preprocess = whence.zoo.load("digits-cnn").model, whence.Preprocess(mean=0.1, std=0.7)
+    settings = {"target": 0, "features": whence.features.grid(4)}
+    narrow = IntegratedHessians(features=settings["features"])(model, pixels, target=0, preprocess=preprocess)
+    wide = pairs(
+        model.double(),
+        (torch.tensor(pixels).double() / 255 - 0.1)[:, None] / 0.7,
+        baseline=-0.1 / 0.7,
+        **settings,
+    )
+    assert away(narrow.interactions, wide.interactions) < 1e-5
+    assert narrow.settings["precision"] == "float64" and narrow.converged.all()
+
+
+def test_further_arguments_are_widened():
+    class Weighted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = net(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 1)).float()
+
+        def forward(self, x, scale, shift, count):
+            return self.layers(x @ scale + shift["by"]) * count
+
+    model, x, scale = Weighted(), normal(2, 4).float(), normal(4, 4, seed=3).float()
+    given = {"scale": scale, "shift": {"by": scale[0]}, "count": 2}
+    result = IntegratedHessians()(model, x, kwargs=given)
+    assert result.settings["precision"] == "float64" and scale.dtype == torch.float32
+
+    def wide(x):
+        return model.layers(x @ scale.double() + scale[0].double()) * 2
+
+    model.double()
+    assert away(result.interactions, pairs(wide, x.double()).interactions) < 1e-6
 
 
 # ---- smooth networks -----------------------------------------------------------------------------------------------

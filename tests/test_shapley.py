@@ -266,3 +266,30 @@ def test_few_samples_still_give_an_answer(d, samples):
         found = whence.explain(smooth(d), rows_of(1, d), "kernel_shap", samples=samples, seed=seed)
         assert np.isfinite(found.values).all() and abs(found.residual[0]) < 1e-9
         assert np.isfinite(found.standard_error).all() and np.abs(found.values).max() < 100
+
+
+OVERFLOW = "the number of pairs of a size, C(d, s), is made a float: too large from 1,030 features on"
+
+
+@pytest.mark.xfail(strict=True, reason=OVERFLOW)
+@pytest.mark.parametrize("d", [1030, 4096])
+def test_thousands_of_features_are_sampled(d):
+    found = whence.explain(lambda x: x[:, :5].sum(1), np.ones((1, d)), "kernel_shap", samples=100)
+    assert found.values.sum() == pytest.approx(5)
+
+
+BUDGET = (
+    "max_evaluations is not kept where two pairs of orders take more: refuse, as shapley_interaction does"
+)
+
+
+@pytest.mark.xfail(strict=True, reason=BUDGET)
+def test_a_budget_that_is_too_small_for_two_orders_is_refused():
+    with pytest.raises(Refused, match="max_evaluations"):
+        whence.explain(smooth(300), rows_of(1, 300), "shapley_sampling", rtol=0.1, max_evaluations=100)
+
+
+@pytest.mark.xfail(strict=True, reason="sampling.effort takes Python's own int and float alone")
+def test_a_tolerance_may_be_numpys_own_number():
+    found = whence.explain(smooth(3), rows_of(1, 3), "kernel_shap", rtol=np.float32(0.1))
+    assert found.converged.all()

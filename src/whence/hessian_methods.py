@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from whence import hessians, kinks, quadrature
+from whence import hessians, kinks, precision, quadrature
 from whence.coalitions.game import Game
 from whence.coalitions.playing import play
 from whence.counts import whole
@@ -89,15 +91,22 @@ class IntegratedHessians(Method):
         name = self.quadrature
         if name is None:
             name = "gauss" if self.steps is not None or not _piecewise_linear(problem) else "exact"
-        return play(problem, self.features, fine, self.baseline, partial(self._explain, name))
+        most = DEFAULT_MAX_PIECES if self.max_evaluations is None else self.max_evaluations
+        with precision.widened(problem) if name == "exact" else nullcontext() as wide:
+            integrate = (
+                partial(kinks.integrate, most=most, wide=wide)
+                if name == "exact"
+                else partial(hessians.integrate, rtol=self.rtol, steps=self.steps, most=most)
+            )
+            return play(problem, self.features, fine, self.baseline, partial(self._explain, integrate))
 
-    def _explain(self, name: str, game: Game) -> Shares:
+    def _explain(self, integrate: Callable[[Stretch, int], Pairs], game: Game) -> Shares:
         _require_few(game)
         shape, count = game.full.shape, game.draws.count
         matrix, error = np.zeros((*shape, game.count, game.count)), np.zeros(shape)
         evaluations, converged = np.zeros(shape[0], dtype=np.int64), np.ones(shape, dtype=bool)
         for draw in range(count):
-            found = self._pairs(name, game, draw)
+            found = integrate(_stretch(game, draw), draw)
             matrix += found.matrix / count
             # The errors of draws may all go the same way.
             error += _times(found.error, np.abs(found.matrix).sum((-1, -2))) / count
@@ -113,18 +122,16 @@ class IntegratedHessians(Method):
         )
         return replace(shares, evaluations=evaluations)
 
-    def _pairs(self, name: str, game: Game, draw: int) -> Pairs:
-        problem, rows = game.problem, np.arange(len(game.problem.rows))
-        absent = game.draws.at(rows, np.full(len(rows), draw))
-        # Numbers that belong to no feature are never absent.
-        always = game.features.present(rows, np.zeros((len(rows), game.count), dtype=bool))
-        triples = zip(always, problem.point, absent, strict=True)
-        start = tuple(problem.ops.where(problem.ops.array(mask, x), x, b) for mask, x, b in triples)
-        stretch = Stretch(problem, game.features, start)
-        most = DEFAULT_MAX_PIECES if self.max_evaluations is None else self.max_evaluations
-        if name == "exact":
-            return kinks.integrate(stretch, draw, most)
-        return hessians.integrate(stretch, draw, self.rtol, self.steps, most)
+
+def _stretch(game: Game, draw: int) -> Stretch:
+    """Return the way of every row from one draw of what is absent."""
+    problem, rows = game.problem, np.arange(len(game.problem.rows))
+    absent = game.draws.at(rows, np.full(len(rows), draw))
+    # Numbers that belong to no feature are never absent.
+    always = game.features.present(rows, np.zeros((len(rows), game.count), dtype=bool))
+    triples = zip(always, problem.point, absent, strict=True)
+    start = tuple(problem.ops.where(problem.ops.array(mask, x), x, b) for mask, x, b in triples)
+    return Stretch(problem, game.features, start)
 
 
 def _require_few(game: Game) -> None:

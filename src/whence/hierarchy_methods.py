@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from whence.coalitions.effort import Effort, effort
 from whence.coalitions.estimate import interaction_values, shapley_values
 from whence.coalitions.game import Game
-from whence.coalitions.neighbours import Neighbours
-from whence.coalitions.owen import Division, tree_of
+from whence.coalitions.neighbours import FIRST, Neighbours, completed
+from whence.coalitions.owen import Division, Tree, tree_of
 from whence.coalitions.playing import play
-from whence.coalitions.sampling import Effort, effort
 from whence.counts import whole
 from whence.errors import Refused
 from whence.features import laying
@@ -24,6 +24,8 @@ from whence.shares import Shares, joined
 DEFAULT_BUDGET, DEFAULT_SAMPLES = 500, 2000
 # The matrix of pairs is d x d, and a round of sampling visits each pair.
 MOST_FEATURES = 256
+# A tree is made of Python objects.
+MOST_LEAVES = 2**16
 
 
 @register(
@@ -59,16 +61,21 @@ class PartitionShap(Method):
         return play(problem, self.features, laying.coarse, self.baseline, self._explained)
 
     def _explained(self, game: Game) -> Shares:
-        if game.count > 2**16:
+        if game.count > MOST_LEAVES:
             raise Refused(
-                f"partition_shap: a tree of {game.count:,} features is too large; group them (features=...)"
+                f"partition_shap: a tree of {game.count:,} features is too large (at most {MOST_LEAVES:,}); group them "
+                "(features=...)"
             )
-        rows = range(len(game.full))
-        return joined(game.problem.ops, [self._row(game.part(np.array([row]))) for row in rows])
+        games = [game.part(np.array([row])) for row in range(len(game.full))]
+        # Of superpixels every row has its own.
+        whole = tree_of(game, self.tree) if game.features.alike_in_rows else None
+        return joined(
+            game.problem.ops, [self._row(each, whole or tree_of(each, self.tree)) for each in games]
+        )
 
-    def _row(self, game: Game) -> Shares:
-        division = Division(game, self.max_evaluations)
-        undivided = division.divide(tree_of(game, self.tree))
+    def _row(self, game: Game, tree: Tree) -> Shares:
+        division = Division(game, tree.order, self.max_evaluations)
+        undivided = division.divide(tree.root)
         if undivided:
             game.problem.run.note(
                 f"partition_shap: {self.max_evaluations} subsets did not reach all the way down the tree: what the "
@@ -118,12 +125,14 @@ class ShapleyInteraction(Method):
 
     def _explained(self, game: Game) -> Shares:
         asked = self._effort()
-        budget = asked.most if asked.samples is None else asked.samples
         if game.count < 2:
             every = (game.full - game.empty)[:, None]
             exact = np.zeros(game.full.shape)
             matrix = np.moveaxis(every[:, None], (1, 2), (-2, -1))
             return game.shares(every, efficient=True, error=exact, interactions=matrix)
+        pairs = Neighbours(game)
+        # To a tolerance all subsets are visited where they are fewer than the first look.
+        budget = min(asked.most, FIRST * pairs.cost) if asked.samples is None else asked.samples
         if game.count <= MOST_EXACT and 2**game.count <= budget:
             values = every_subset(game, "shapley_interaction", "integrated_hessians")
             shares = shapley_values(values, game.count)
@@ -135,12 +144,4 @@ class ShapleyInteraction(Method):
                 f"shapley_interaction: {game.count:,} features make too many pairs (at most {MOST_FEATURES}); group "
                 "them (features=...)"
             )
-        return Neighbours(game).explained(asked)
-
-
-def completed(pairs: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Return pairs [n, d, d, *K] with the diagonal that makes rows sum to the shares, as [n, *K, d, d]."""
-    d = pairs.shape[1]
-    pairs = pairs.copy()
-    pairs[:, np.arange(d), np.arange(d)] = shares - pairs.sum(2)
-    return np.moveaxis(pairs, (1, 2), (-2, -1))
+        return pairs.explained(asked)

@@ -4,6 +4,8 @@ A neuron that switches at u and lets the gradient jump by δ adds (−u ln u) (�
 switch at once (equal patches, a black background), their jumps must be told apart: so two more lines are walked, to
 inputs that lie a little beside x on either side, where they switch one after the other. What that little changes
 cancels between the sides, but for its square; and the rows are those of the line itself.
+
+All this is a matter of float64: a model in a lower precision is walked on a copy in float64, where one can be had.
 """
 
 from __future__ import annotations
@@ -13,11 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from whence import exact
+from whence import exact, precision
 from whence.backends import Array
 from whence.errors import Refused
 from whence.exact_pieces import Found
 from whence.hessians import Pairs, Rows, Stretch
+from whence.precision import Wide
 
 # Rows are walked together as far as the pieces of each, guessed at so many, stay within these bytes.
 MEMORY, GUESS = 2**28, 4096
@@ -28,8 +31,9 @@ CLOSE = 1e4
 # The relative error up to which the pairs count as exact, as for Integrated Gradients.
 AGREEMENT = 1e-3
 # How far beside x the other lines end, as a power of the rounding error: far enough to part kinks that coincide by
-# many rounding errors, and so near that nothing else changes. Precision above that of float64 is single.
-TILT, SINGLE = 0.6, 1e-12
+# many rounding errors, and so near that nothing else changes. Rounding errors above SINGLE are those of float32 or
+# less, and above HALF of half precision.
+TILT, SINGLE, HALF = 0.6, 1e-12, 1e-6
 
 
 @dataclass(frozen=True)
@@ -44,25 +48,45 @@ class Bends:
     evaluations: Int[np.ndarray, "rows"]
 
 
-def integrate(stretch: Stretch, draw: int, most: int) -> Pairs:
-    """Return the shares of pairs, whose rows are Integrated Gradients to rounding.
+def integrate(stretch: Stretch, draw: int, most: int, wide: Wide | None) -> Pairs:
+    """Return the shares of pairs, whose rows are Integrated Gradients to rounding; `wide` is the model in float64.
 
     Raises:
-        Refused: the network is not piecewise linear along the line, not finite there, or in half precision.
+        Refused: the network is not piecewise linear along the line, not finite there, or in half precision alone.
     """
-    if stretch.rounding > 1e-6:
+    rows = np.arange(len(stretch.problem.rows))
+    if stretch.rounding <= SINGLE:
+        return _together([_in_parts(stretch, rows, draw, most, "")])
+    asked = precision.asked(stretch, wide)
+    alike, others = rows[asked.alike], rows[~asked.alike]
+    if len(others) and stretch.rounding > HALF:
         raise Refused(
-            "integrated Hessians tell kinks apart by their places, which half precision cannot; use float32 or float64"
+            "integrated Hessians tell kinks apart by their places, which half precision cannot, and the model could "
+            f"not be run in float64 ({asked.hindrance}); use float32 or float64"
         )
+    found: list[Pairs] = []
+    if len(alike):
+        stretch.problem.run.record["precision"] = "float64"
+        found.append(_in_parts(asked.stretch, alike, draw, most, ""))
+    if len(others):
+        found.append(_in_parts(stretch, others, draw, most, asked.hindrance))
+    return _together(found, np.argsort(np.concatenate([alike, others])))
+
+
+def _in_parts(stretch: Stretch, rows: Rows, draw: int, most: int, hindrance: str) -> Pairs:
+    """Return the pairs of some rows, as many at once as memory holds."""
     classes = int(np.prod(stretch.problem.output.shape[1:], dtype=int))
     together = max(1, MEMORY // (8 * GUESS * stretch.count * classes))
-    rows = np.arange(len(stretch.problem.rows))
-    parts = [_told_apart(stretch.part(some), draw, most) for some in np.split(rows, rows[together::together])]
-    columns = zip(*(vars(part).values() for part in parts), strict=True)
-    return Pairs(*(np.concatenate(each) for each in columns))
+    parts = np.split(rows, range(together, len(rows), together))
+    return _together([_told_apart(stretch.part(some), draw, most, hindrance) for some in parts])
 
 
-def _told_apart(stretch: Stretch, draw: int, most: int) -> Pairs:
+def _together(parts: list[Pairs], order: Rows | None = None) -> Pairs:
+    columns = [np.concatenate(each) for each in zip(*(vars(part).values() for part in parts), strict=True)]
+    return Pairs(*(columns if order is None else (each[order] for each in columns)))
+
+
+def _told_apart(stretch: Stretch, draw: int, most: int, hindrance: str) -> Pairs:
     """Walk the line, and those on both sides of it: where these see something else, theirs is the answer."""
     tilt, coarse = stretch.rounding**TILT, stretch.rounding > SINGLE
     plain = _walked(stretch, most // 3)
@@ -87,21 +111,24 @@ def _told_apart(stretch: Stretch, draw: int, most: int) -> Pairs:
     total = _total(matrix)
     doubt = _relative(np.where(chosen, np.maximum(apart, moved), plain.lost), total)
     error = np.maximum.reduce([plain.error, doubt, *(np.where(chosen, side.error, 0) for side in sides)])
-    _say(stretch, doubt, coarse)
+    _say(stretch, doubt, hindrance)
     evaluations = plain.evaluations + sides[0].evaluations + sides[1].evaluations
     return Pairs(matrix, error, evaluations, error <= AGREEMENT)
 
 
-def _say(stretch: Stretch, doubt: Float[np.ndarray, "rows *K"], coarse: bool) -> None:
-    """Tell the user why the pairs of some rows are not exact, where it is not for want of evaluations."""
+def _say(stretch: Stretch, doubt: Float[np.ndarray, "rows *K"], hindrance: str) -> None:
+    """Tell the user why the pairs of some rows are not exact, where it is not for want of evaluations.
+
+    The hindrance is why they were not found in float64.
+    """
     wrong = np.flatnonzero((doubt > AGREEMENT).reshape(len(doubt), -1).any(1))
     if not len(wrong):
         return
     example = stretch.problem.rows[wrong[0]]
     stretch.problem.run.note(
         "integrated Hessians: single precision cannot tell close kinks apart, and the pairs are as rough as the error "
-        "says; give the model and its inputs in float64"
-        if coarse
+        f"says; in float64 the model could not be run ({hindrance}): mend that, or give it and its inputs in float64"
+        if hindrance
         else f"integrated Hessians: the path of example {example} runs along a kink, or through a corner of several "
         "(equal numbers tie in a maximum): the pairs depend on who wins there, and the error says by how much; "
         "features of several numbers each mind it less"

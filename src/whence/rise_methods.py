@@ -10,21 +10,23 @@ from jaxtyping import Float, Int
 
 from whence.backends import Array, Leaves
 from whence.baseline import resolve
+from whence.coalitions.effort import Effort, above_zero, effort
 from whence.coalitions.game import Game, Values
 from whence.coalitions.playing import play
-from whence.coalitions.sampling import Chance, Effort, Found, Plan, effort, sampled
+from whence.coalitions.rounds import SURE_TOGETHER, Found
+from whence.coalitions.sampling import FIRST, Chance, Plan, sampled
 from whence.counts import whole
 from whence.draws import Draws
 from whence.errors import BadInput, Refused
 from whence.features import laying
 from whence.features.kinds import space
 from whence.problem import Problem
-from whence.random_nodes import HALF_NORMAL, SAFETY
+from whence.random_nodes import HALF_NORMAL
 from whence.registry import Method, register
 from whence.shares import Shares
 from whence.site import Parameter
 
-DEFAULT_SAMPLES, FIRST = 1000, 256
+DEFAULT_SAMPLES = 1000
 
 
 @register(
@@ -59,7 +61,7 @@ class RISE(Method):
 
     def __post_init__(self) -> None:
         whole(self.cells, "rise: cells")
-        if not 0 < self.probability < 1:
+        if above_zero(self.probability, "rise: probability", "0.5") >= 1:
             raise BadInput(f"rise: probability is {self.probability}; it lies between 0 and 1")
         self._effort()
 
@@ -86,20 +88,25 @@ class RISE(Method):
 class _Hard(Chance, Plan):
     """Features on or off by chance: the mean output where each of them is on."""
 
+    sure = SURE_TOGETHER
+
     def found(self, game: Game, values: Values) -> Found:
         on = self.coalitions
         chance = (
             self.probability ** on.sum(1) * (1 - self.probability) ** (~on).sum(1) if self.exact else None
         )
         weights = self.times.astype(float) if chance is None else chance
+        # Counted from f(x), so that a large constant does not drown the spread.
+        full = game.full[:, None]
+        values = values - full
         seen = weights @ on
         seen = np.where(seen > 0, seen, 1.0)
         mean = np.einsum("p,pd,np...->nd...", weights, on, values) / _beside(seen, values)
         if self.exact:
-            return Found(mean, np.zeros_like(mean))
+            return Found(mean + full, np.zeros_like(mean))
         squares = np.einsum("p,pd,np...->nd...", weights, on, values**2) / _beside(seen, values)
         spread = np.maximum(squares - mean**2, 0) / _beside(np.maximum(seen - 1, 1), values)
-        return Found(mean, np.sqrt(spread))
+        return Found(mean + full, np.sqrt(spread))
 
 
 def _beside(numbers: Float[np.ndarray, "features"], values: Values) -> np.ndarray:
@@ -121,6 +128,7 @@ class _Soft:
         self.size = tuple(int(leaf.shape[axis]) for axis in self.axes)
         rows, places = len(self.problem.rows), self.size[0] * self.size[1]
         self.classes = self.problem.output.shape[1:]
+        self.full = self.problem.output.reshape(rows, -1)
         self.count = np.zeros(rows)
         # Σ M, Σ M² and, for each class, Σ f M, Σ f M², Σ f² M².
         self.weights = np.zeros((2, rows, places))
@@ -140,7 +148,7 @@ class _Soft:
         return self._shares(asked)
 
     def _sure(self, error: np.ndarray, rtol: float) -> np.ndarray:
-        return np.all((SAFETY * self._relative(error) <= rtol).reshape(len(error), -1), 1)
+        return np.all((SURE_TOGETHER * self._relative(error) <= rtol).reshape(len(error), -1), 1)
 
     def _found(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the conditional means [rows, K, places] and their standard errors (ratio estimates, Cochran 1977)."""
@@ -151,7 +159,7 @@ class _Soft:
         return mean, np.sqrt(np.maximum(spread, 0) * count / np.maximum(count - 1, 1)) / seen
 
     def _relative(self, error: np.ndarray) -> np.ndarray:
-        size = np.abs(self._found()[0]).sum(-1)
+        size = np.abs(self._found()[0] + self.full[..., None]).sum(-1)
         sums = HALF_NORMAL * error.sum(-1)
         return np.where(sums == 0, 0.0, sums / np.where(size > 0, size, 1.0))
 
@@ -168,6 +176,8 @@ class _Soft:
                 raise Refused(
                     "the model's output is not finite behind a mask; choose another baseline, or mend the model"
                 )
+            # Counted from f(x), so that a large constant does not drown the spread.
+            told = told - self.full[row]
             self._fold(row, masks.reshape(len(row), -1).astype(np.float64), told)
             problem.run.progress.advance(len(number))
             return y
@@ -206,6 +216,7 @@ class _Soft:
         problem = self.problem
         leaf = problem.point[0]
         mean, error = self._found()
+        mean = mean + self.full[..., None]
         relative = self._relative(error).reshape(len(mean), *self.classes)
         shape = [leaf.shape[i] if i in self.axes else 1 for i in range(1, leaf.ndim)]
 
@@ -214,7 +225,11 @@ class _Soft:
             full = np.broadcast_to(lying, (len(mean), *self.classes, *leaf.shape[1:]))
             return (problem.ops.like(full, problem.ops.wide(leaf[:1])),)
 
-        met = np.ones(relative.shape, dtype=bool) if asked.rtol is None else SAFETY * relative <= asked.rtol
+        met = (
+            np.ones(relative.shape, dtype=bool)
+            if asked.rtol is None
+            else SURE_TOGETHER * relative <= asked.rtol
+        )
         problem.run.record["repeated"] = True
         return Shares(
             values=laid(mean), standard_error=laid(error), error=relative, converged=met, output=problem.output,

@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from whence.coalitions.estimate import constrained_least_squares, kernel_weight, shapley_values
+from whence.coalitions.effort import Effort, effort
+from whence.coalitions.estimate import constrained_least_squares, shapley_values
 from whence.coalitions.game import Coalitions, Game, Values
-from whence.coalitions.permutations import Permutations
+from whence.coalitions.pairs import Pairs
+from whence.coalitions.permutations import FIRST, Permutations
 from whence.coalitions.playing import play
-from whence.coalitions.sampling import Effort, Found, Pairs, Plan, effort, sampled
+from whence.coalitions.rounds import SURE, Found
+from whence.coalitions.sampling import Plan, sampled
 from whence.errors import Refused
 from whence.features import laying
 from whence.problem import Problem
@@ -120,9 +123,15 @@ class KernelShap(Method):
 class _KernelPlan(Plan):
     """Pairs of complements under the Shapley kernel."""
 
+    sure = SURE
+
     def __init__(self, game: Game) -> None:
         self.pairs = Pairs(game.count, lambda draw: game.problem.random("coalitions", draw))
         self.least = min(2 * (game.count + 1), 2 * self.pairs.total)
+
+    @property
+    def exhausted(self) -> bool:
+        return self.pairs.total == sum(self.pairs.taken)
 
     def more(self, count: int) -> Coalitions:
         new = self.pairs.draw(max(1, count // 2))
@@ -142,19 +151,12 @@ class _KernelPlan(Plan):
         change, pairs = game.full - game.empty, self.pairs
         if game.count == 1:
             return Found(change[:, None], np.zeros((len(change), 1, *change.shape[1:])))
-        taken, totals = np.array(pairs.taken, dtype=float), np.array([float(total) for total in pairs.totals])
-        # What one pair of a stratum stands for.
-        each = [
-            kernel_weight(game.count, int(size)) * total / max(1, count)
-            for size, total, count in zip(pairs.sizes, pairs.totals, pairs.taken, strict=True)
-        ]
         odd = (values[:, ::2] - values[:, 1::2]) / 2
+        weights = pairs.standing[pairs.stratum]
         shares, error = constrained_least_squares(
-            pairs.coalitions, np.array(each)[pairs.stratum], odd, change, pairs.stratum, 1 - taken / totals
+            pairs.coalitions, weights, odd, change, pairs.stratum, pairs.missing
         )
-        if error is None:
-            error = np.full_like(shares, np.inf)
-        return Found(shares, error)
+        return Found(shares, np.full_like(shares, np.inf) if error is None else error)
 
 
 @register(
@@ -193,8 +195,9 @@ class ShapleySampling(Method):
         return play(problem, self.features, laying.coarse, self.baseline, self._explained, dummies=False)
 
     def _explained(self, game: Game) -> Shares:
-        asked = self._effort()
-        orders = asked.most // max(1, game.count - 1) if asked.samples is None else asked.samples
-        if game.count <= MOST_EXACT and 2**game.count <= orders * (game.count - 1) and game.draws.count == 1:
+        asked, orders = self._effort(), Permutations(game)
+        # To a tolerance all subsets are visited where they are fewer than the first look.
+        count = orders.cost * (FIRST if asked.samples is None else -(-asked.samples // 2))
+        if game.count <= MOST_EXACT and 2**game.count <= count and game.draws.count == 1:
             return _exact(game)
-        return Permutations(game).explained(asked)
+        return orders.explained(asked)

@@ -11,10 +11,12 @@ from jaxtyping import Float
 
 from whence.background import DataSet
 from whence.coalitions import lime_table
+from whence.coalitions.effort import Effort, above_zero, effort
 from whence.coalitions.estimate import fitted
 from whence.coalitions.game import Coalitions, Game, Values
 from whence.coalitions.playing import absence, play
-from whence.coalitions.sampling import Chance, Effort, Found, Plan, effort, sampled
+from whence.coalitions.rounds import Found
+from whence.coalitions.sampling import Chance, Plan, sampled
 from whence.counts import whole
 from whence.errors import BadInput
 from whence.features import laying
@@ -65,13 +67,12 @@ class LIME(Method):
 
     def __post_init__(self) -> None:
         self._effort()
-        if self.ridge < 0:
-            raise BadInput(f"lime: ridge is {self.ridge}; it is 0 or above")
-        if self.kernel_width is not None and not self.kernel_width > 0:
-            raise BadInput(f"lime: kernel_width is {self.kernel_width}; it is above 0, such as 0.25")
+        above_zero(self.ridge, "lime: ridge", "1", zero=True)
+        if self.kernel_width is not None:
+            above_zero(self.kernel_width, "lime: kernel_width", "0.25")
         if self.keep is not None:
             whole(self.keep, "lime: keep")
-        if self.bins is not None and self.bins not in lime_table.BINS:
+        if self.bins is not None and self.bins not in [*lime_table.BINS]:
             raise BadInput(
                 f"lime: bins is {self.bins!r}; it is {' or '.join(map(repr, lime_table.BINS))}, or None"
             )

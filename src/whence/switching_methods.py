@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from whence.backends import Array
 from whence.coalitions.game import Game
 from whence.coalitions.playing import play
@@ -96,4 +98,5 @@ class FeatureAblation(Method):
 
 def _taken_away(game: Game) -> Shares:
     lost = game.full[:, None] - game.without_each()
-    return game.shares(lost)
+    # Nothing is estimated: it is what it says.
+    return game.shares(lost, error=np.zeros(game.full.shape))

@@ -88,7 +88,23 @@ class Session(Protocol):
         """Return what every module takes in and puts out while `function` runs the model on one example, in order."""
         ...
 
+    def widened(self) -> AbstractContextManager[WideSession] | None:
+        """Return a session on a copy of the model in float64, dropped when it is left; None where none can be made."""
+        ...
+
     def notes(self) -> list[str]: ...
+
+
+class WideSession(Session, Protocol):
+    """A session that runs a copy of the model whose parameters, buffers and constants are in float64."""
+
+    def widen(self, value: Any) -> Any:
+        """Return an array of real numbers in float64, also inside tuples, lists and dicts; all else as it is."""
+        ...
+
+    def watched(self) -> AbstractContextManager[list[str]]:
+        """Yield a list of the operations that round to less than float64, meanwhile, in this thread."""
+        ...
 
 
 class Split(Protocol):

@@ -171,6 +171,9 @@ class CallableSession:
     def activations(self, function: Callable[[Leaves], Array], leaves: Leaves) -> list[Activation]:
         raise no_layers()
 
+    def widened(self) -> None:
+        return None
+
     def notes(self) -> list[str]:
         return []
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,12 +13,13 @@ from whence.backends.torch_reach import OWN_NAMES, Reach, is_compiled, original_
 from whence.backends.torch_state import ATOMS, frozen, moved, slots_of
 
 
-def structural_copy(model: Any, reach: Reach) -> Any:
+def structural_copy(model: Any, reach: Reach, wide: bool = False) -> Any:
     """Return a model (or bound method, or partial) on copies of its modules, in eval mode, on the same weights.
 
     Modules, containers, plain objects and tensors that are no weights are new, so hooks, modes, counters and
     memories of the original cannot be changed by running the copy; weights are shared, so it costs microseconds a
-    module. Buffers are copied, because a forward pass may write to them. What is pinned stays shared.
+    module. Buffers are copied, because a forward pass may write to them. What is pinned stays shared. In a `wide` copy
+    all tensors of real numbers are float64 ones of its own, but for what is pinned.
     """
     new: dict[int, Any] = {}
     for module in reach.modules:
@@ -31,6 +32,9 @@ def structural_copy(model: Any, reach: Reach) -> Any:
         _clone_buffers(module, new)
     for module in filter(is_compiled, reach.modules):
         new[id(module)] = new[id(original_of(module))]
+    if wide:
+        # Before views of them are made.
+        _widen(new.values())
     new = reach.pinned | new
     for module in reach.modules:
         if is_compiled(module):
@@ -42,7 +46,10 @@ def structural_copy(model: Any, reach: Reach) -> Any:
         for name in slots_of(module):
             if hasattr(module, name):
                 object.__setattr__(made, name, moved(getattr(module, name), new))
-    return moved(model, new)
+    copied = moved(model, new)
+    if wide:
+        _widen(made for key, made in new.items() if key not in reach.pinned)
+    return copied
 
 
 @contextmanager
@@ -110,6 +117,13 @@ def _clone_buffers(module: nn.Module, new: dict[int, Any]) -> None:
     for buffer in module._buffers.values():
         if buffer is not None and id(buffer) not in new:
             new[id(buffer)] = buffer.detach().clone()
+
+
+def _widen(made: Iterable[Any]) -> None:
+    """Turn tensors that were made for a copy into float64 (or complex128), whoever holds them."""
+    for each in made:
+        if isinstance(each, torch.Tensor) and (each.is_floating_point() or each.is_complex()):
+            each.data = each.data.to(torch.complex128 if each.is_complex() else torch.float64)
 
 
 def _state(module: nn.Module, new: dict[int, Any]) -> dict[str, Any]:

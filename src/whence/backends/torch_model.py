@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from whence.backends import Activation, Array, Leaves, Swap, Tap
+from whence.backends import Activation, Array, Leaves, Swap, Tap, WideSession
 from whence.backends.generators import NUMPY, PYTHON, Source, Streams, streams_in_use
 from whence.backends.torch_copy import put_back, structural_copy
 from whence.backends.torch_layers import activations
@@ -73,11 +73,13 @@ def guarded_random_state(seed: int) -> Generator[Streams]:
 
 
 class TorchSession:
-    """Runs one model (or plain function) for one explanation."""
+    """Runs one model (or plain function) for one explanation; `source` is what it is a copy of, where it is one."""
 
-    def __init__(self, function: Callable[..., Any], notes: list[str]) -> None:
+    def __init__(
+        self, function: Callable[..., Any], notes: list[str], source: tuple[Any, Reach] | None = None
+    ) -> None:
         self.function = function
-        self._notes = notes
+        self._notes, self._source = notes, source
         self._streams = streams_in_use.get()
 
     @property
@@ -87,6 +89,11 @@ class TorchSession:
 
     def notes(self) -> list[str]:
         return self._notes
+
+    def widened(self) -> AbstractContextManager[WideSession] | None:
+        from whence.backends.torch_wide import widened
+
+        return None if self._source is None else widened(*self._source)
 
     def names(self) -> Mapping[int, str]:
         if not isinstance(self.function, nn.Module):
@@ -240,7 +247,7 @@ def original(model: Any) -> Generator[TorchSession]:
         )
     copied, hindrance = _copied(model, reach)
     if not hindrance:
-        yield TorchSession(copied, notes)
+        yield TorchSession(copied, notes, (model, reach))
         return
     if isinstance(model, nn.Module) or any(module.training for module in modules):
         notes.append(

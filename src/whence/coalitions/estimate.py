@@ -7,7 +7,7 @@ import math
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from whence.coalitions.sampling import Found
+from whence.coalitions.rounds import Found
 
 Shares = Float[np.ndarray, "rows features *K"]
 
@@ -71,11 +71,6 @@ def _stratified(
         centred = squares - len(mine) * mean**2 if len(mine) >= 8 else squares
         found += missing[number] * centred * len(mine) / max(1, len(mine) - 1)
     return np.maximum(found, 0.0)
-
-
-def kernel_weight(features: int, size: int) -> float:
-    """Return the Shapley kernel (d − 1) / (C(d, s) s (d − s)) of one coalition (Lundberg, Lee 2017)."""
-    return (features - 1) / (math.comb(features, size) * size * (features - size))
 
 
 def shapley_values(values: Float[np.ndarray, "rows coalitions *K"], features: int) -> Shares:
@@ -166,10 +161,10 @@ def weighted_ridge(
     samples, features = x.shape
     if features <= samples:
         gram = x.T @ x + ridge * np.eye(features)
-        influence = np.linalg.lstsq(gram, (x * root).T, rcond=None)[0].T
+        influence = (np.linalg.pinv(gram, hermitian=True) @ (x * root).T).T
     else:
         gram = x @ x.T + ridge * np.eye(samples)
-        influence = np.linalg.lstsq(gram, x, rcond=None)[0] * root
+        influence = np.linalg.pinv(gram, hermitian=True) @ x * root
     slopes = np.einsum("pd,npk->ndk", influence, centred)
     residual = centred - np.einsum("pd,ndk->npk", design - mean_x, slopes)
     drawn = int(times.sum())

@@ -151,6 +151,7 @@ class Game:
         if whole is not None:
             whole = Whole(whole.features.part(rows), whole.chosen[rows])
         some = Game(problem, self.features.part(rows), replace(self.draws, problem=problem), whole, self.idle)
+        some.evaluations = self.evaluations[rows]
         if "empty" in self.__dict__:
             some.__dict__["empty"] = self.empty[rows]
         return some

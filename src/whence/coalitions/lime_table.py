@@ -8,12 +8,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from whence.backends import Array
+from whence.coalitions.effort import Effort
 from whence.coalitions.estimate import fitted
 from whence.coalitions.game import Game
-from whence.coalitions.sampling import Effort, relative_error
+from whence.coalitions.rounds import SURE
 from whence.errors import BadInput
 from whence.features.covers import Labels
-from whence.random_nodes import SAFETY
 from whence.shares import Shares
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ def _row(game: Game, method: LIME, asked: Effort) -> Shares:
         weights = np.exp(-((~design).sum(1) / (2 * wide**2)))
         times = np.ones(len(design), dtype=np.int64)
         told = fitted(design, weights, times, values, method.ridge, method.keep, exact=False)
-        error = relative_error(told)
-        met = np.ones(error.shape, dtype=bool) if asked.rtol is None else SAFETY * error <= asked.rtol
+        error = told.error
+        met = np.ones(error.shape, dtype=bool) if asked.rtol is None else SURE * error <= asked.rtol
         if asked.rtol is None or met.all() or len(design) >= most:
             return game.shares(
                 told.shares, told.standard_error, error=error, converged=met, fidelity=told.fidelity

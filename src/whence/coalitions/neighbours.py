@@ -11,12 +11,27 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
+from whence.coalitions import rounds
+from whence.coalitions.effort import Effort
 from whence.coalitions.game import Game
-from whence.coalitions.sampling import Effort
+from whence.coalitions.known import Known
+from whence.coalitions.rounds import SURE, Found
 from whence.errors import Refused
 from whence.moments import Moments
-from whence.random_nodes import HALF_NORMAL, SAFETY
 from whence.shares import Shares
+
+# So many rounds at first, with a tolerance.
+FIRST = 4
+
+
+def completed(
+    pairs: Float[np.ndarray, "rows d d *K"], shares: Float[np.ndarray, "rows d *K"]
+) -> Float[np.ndarray, "rows *K d d"]:
+    """Return pairs with the diagonal that makes rows sum to the shares."""
+    d = pairs.shape[1]
+    pairs = pairs.copy()
+    pairs[:, np.arange(d), np.arange(d)] = shares - pairs.sum(2)
+    return np.moveaxis(pairs, (1, 2), (-2, -1))
 
 
 def zigzags(count: int) -> Int[np.ndarray, "orders features"]:
@@ -31,8 +46,10 @@ def zigzags(count: int) -> Int[np.ndarray, "orders features"]:
 class Neighbours:
     """The means over rounds of every pair's interaction and every feature's gain, and how they vary."""
 
+    sure = SURE
+
     def __init__(self, game: Game) -> None:
-        self.game, self.moments = game, Moments()
+        self.game, self.moments, self._known = game, Moments(), Known(game)
         self.orders = zigzags(game.count)
 
     @property
@@ -41,39 +58,38 @@ class Neighbours:
         return 2 * len(self.orders) * self.game.count
 
     def explained(self, asked: Effort) -> Shares:
-        """Return the shares after so many rounds, or when all rows' pairs are sure enough."""
-        from whence.hierarchy_methods import completed
+        """Return the shares after so many rounds, or when a row's pairs are sure enough.
 
-        budget = asked.most if asked.samples is None else asked.samples
-        rounds = budget // self.cost
-        if rounds < 2:
+        Raises:
+            Refused: the budget is less than two rounds.
+        """
+        most = (asked.samples or asked.most) // self.cost
+        if most < 2:
             raise Refused(
                 f"shapley_interaction: {self.game.count} features take {self.cost:,} subsets a round, and at least two "
                 f"rounds; give samples={2 * self.cost} or more, or fewer features"
             )
-        game, done = self.game, 0
-        while True:
-            target = rounds if asked.rtol is None else min(rounds, max(4, 2 * done))
-            for number in range(done, target):
-                self.moments.add(self._round(number))
-            done = target
-            (pairs, shares), (spread, error) = self.moments.mean, self.moments.error_of_mean()
-            matrix = completed(pairs / 2, shares)
-            relative = self._relative(spread / 2, error, matrix)
-            met = (
-                np.ones(relative.shape, dtype=bool) if asked.rtol is None else SAFETY * relative <= asked.rtol
-            )
-            if asked.rtol is None or met.all() or done == rounds:
-                break
-        return game.shares(shares, error, efficient=True, error=relative, converged=met, interactions=matrix)
+        return rounds.explained(self, asked, FIRST, most, efficient=True)
 
-    def _relative(self, spread: np.ndarray, error: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-        """Return the relative L1 error that is expected of the matrix; its diagonal takes on that of its row."""
-        diagonal = np.sqrt(error**2 + (spread**2).sum(2))
-        sums = HALF_NORMAL * (spread.sum((1, 2)) + diagonal.sum(1))
-        size = np.abs(matrix).sum((-2, -1))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(sums == 0, 0.0, sums / size)
+    def grow(self, count: int) -> bool:
+        while self.moments.count < count:
+            self.moments.add(self._round(self.moments.count))
+        return True
+
+    def keep(self, rows: Int[np.ndarray, "rows"]) -> None:
+        self.game = self.game.part(rows)
+        self._known.keep(self.game, rows)
+        self.moments.mean = [mean[rows] for mean in self.moments.mean]
+        self.moments.sums = [[part[rows] for part in sums] for sums in self.moments.sums]
+
+    def found(self) -> Found:
+        (pairs, shares), (spread, error) = self.moments.mean, self.moments.error_of_mean()
+        matrix = completed(pairs / 2, shares)
+        # The diagonal takes on the errors of its row.
+        diagonal = np.sqrt(error**2 + (spread**2 / 4).sum(2))
+        errors = spread.sum((1, 2)) / 2 + diagonal.sum(1)
+        relative = rounds.relative(errors, np.abs(matrix).sum((-2, -1)))
+        return Found(shares, error, interactions=matrix, error_of_pairs=relative)
 
     def _round(self, number: int) -> tuple[Float[np.ndarray, "rows d d *K"], Float[np.ndarray, "rows d *K"]]:
         """Return what one round says of pairs [n, d, d, *K] and of features [n, d, *K]."""
@@ -111,10 +127,7 @@ class Neighbours:
         order, step = np.meshgrid(np.arange(len(orders)), np.arange(d - 1), indexing="ij")
         exchanged[order, step, orders[order, step + 1]] = True
         every = np.concatenate([prefixes.reshape(-1, d), exchanged.reshape(-1, d)])
-        unique, back = np.unique(np.packbits(every, axis=1), axis=0, return_inverse=True)
-        first = np.zeros(len(unique), dtype=np.int64)
-        first[back.ravel()[::-1]] = np.arange(len(every))[::-1]
-        found = game.values(every[first])[:, back.ravel()]
+        found = self._known.values(every)
         inner, swapped = (
             part.reshape(len(part), len(orders), d - 1, *part.shape[2:])
             for part in np.split(found, 2, axis=1)

@@ -15,16 +15,32 @@ from whence.features.covers import Labels
 
 # Coalitions evaluated in one go: enough for a chunk, few enough that the next ones are chosen well.
 TOGETHER = 32
+# Debts smaller than this part of the largest are not divided in the same go.
+WORTH = 0.25
 # Rows of a background from which correlations of columns are believed.
 BELIEVED = 8
 
 
 @dataclass(frozen=True)
-class Tree:
-    """A binary tree over features: `parts` are its two branches, none for a leaf; `members` all features below."""
+class Branch:
+    """A part of a tree: its features, from `first` to `end` in the tree's order, and its branches, none for a leaf."""
 
-    members: Bool[np.ndarray, "features"]
-    parts: tuple[Tree, Tree] | None = None
+    first: int
+    end: int
+    parts: tuple[Branch, Branch] | None = None
+
+    @property
+    def size(self) -> int:
+        """How many features it has."""
+        return self.end - self.first
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A binary tree over features, each branch of which lies together in `order`."""
+
+    order: Int[np.ndarray, "features"]
+    root: Branch
 
 
 def tree_of(game: Game, given: Any) -> Tree:
@@ -37,45 +53,63 @@ def tree_of(game: Game, given: Any) -> Tree:
     """
     d = game.count
     if given is not None:
-        return _of_linkage(np.asarray(given), d)
+        return _of_linkage(_checked(given, d), d)
     found = _correlations(game)
     if found is not None:
         return _of_linkage(found, d)
-    return _halved(np.arange(d), _places(game), d)
+    order: list[int] = []
+    root = _halved(np.arange(d), _places(game), order)
+    return Tree(np.array(order), root)
+
+
+def _checked(given: Any, count: int) -> Float[np.ndarray, "joins 4"]:
+    wanted = f"give scipy's linkage [{count - 1}, 4] of the {count} features"
+    try:
+        linkage = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise BadInput(f"partition_shap: the tree holds no numbers; {wanted}") from None
+    if linkage.ndim != 2 or linkage.shape[0] != count - 1 or linkage.shape[1] < 2:
+        raise BadInput(f"partition_shap: the tree is {linkage.shape}; {wanted}")
+    pairs = linkage[:, :2]
+    if not (np.isfinite(pairs).all() and (pairs == np.rint(pairs)).all()):
+        raise BadInput(f"partition_shap: the tree's clusters are no whole numbers; {wanted}")
+    if (pairs >= count + np.arange(count - 1)[:, None]).any() or (pairs < 0).any():
+        raise BadInput("partition_shap: the tree names a cluster before it is made; give scipy's linkage")
+    if len(np.unique(pairs)) < 2 * (count - 1):
+        raise BadInput("partition_shap: the tree uses a cluster twice; give scipy's linkage")
+    return linkage
 
 
 def _of_linkage(linkage: Float[np.ndarray, "joins 4"], count: int) -> Tree:
-    if linkage.ndim != 2 or linkage.shape[0] != count - 1 or linkage.shape[1] < 2:
-        raise BadInput(
-            f"partition_shap: the tree is {linkage.shape}; give scipy's linkage [{count - 1}, 4] of the {count} "
-            "features"
-        )
-    nodes = [_leaf(feature, count) for feature in range(count)]
-    for joined in linkage[:, :2].astype(int):
-        if not (joined < len(nodes)).all() or (joined < 0).any():
-            raise BadInput("partition_shap: the tree names a cluster before it is made; give scipy's linkage")
-        one, two = (nodes[each] for each in joined)
-        nodes.append(Tree(one.members | two.members, (one, two)))
-    if not nodes[-1].members.all():
-        raise BadInput("partition_shap: the tree leaves features out; give scipy's linkage of all of them")
-    return nodes[-1]
-
-
-def _leaf(feature: int, count: int) -> Tree:
-    return Tree(np.arange(count) == feature)
+    """Return the tree; from the top down without recursion, for it may be as deep as it has features."""
+    pairs = linkage[:, :2].astype(np.int64)
+    sizes = np.ones(2 * count - 1, dtype=np.int64)
+    for join, (one, two) in enumerate(pairs):
+        sizes[count + join] = sizes[one] + sizes[two]
+    starts = np.zeros(2 * count - 1, dtype=np.int64)
+    for join in range(count - 2, -1, -1):
+        one, two = pairs[join]
+        starts[one], starts[two] = starts[count + join], starts[count + join] + sizes[one]
+    branches = [Branch(int(starts[feature]), int(starts[feature]) + 1) for feature in range(count)]
+    for join, (one, two) in enumerate(pairs):
+        first = int(starts[count + join])
+        branches.append(Branch(first, first + int(sizes[count + join]), (branches[one], branches[two])))
+    return Tree(np.argsort(starts[:count]), branches[-1])
 
 
 def _halved(
-    features: Int[np.ndarray, "some"], places: Float[np.ndarray, "features axes"], count: int
-) -> Tree:
+    features: Int[np.ndarray, "some"], places: Float[np.ndarray, "features axes"], order: list[int]
+) -> Branch:
     """Return the tree that cuts the features' places in half along the longer side, again and again."""
+    first = len(order)
     if len(features) == 1:
-        return _leaf(int(features[0]), count)
+        order.append(int(features[0]))
+        return Branch(first, first + 1)
     mine = places[features]
     axis = int(np.argmax(mine.max(0) - mine.min(0)))
-    order = features[np.argsort(mine[:, axis], kind="stable")]
-    one, two = (_halved(half, places, count) for half in np.array_split(order, 2))
-    return Tree(one.members | two.members, (one, two))
+    sides = np.array_split(features[np.argsort(mine[:, axis], kind="stable")], 2)
+    one, two = (_halved(half, places, order) for half in sides)
+    return Branch(first, len(order), (one, two))
 
 
 def _places(game: Game) -> Float[np.ndarray, "features axes"]:
@@ -120,9 +154,10 @@ def _correlations(game: Game) -> Float[np.ndarray, "joins 4"] | None:
 
 @dataclass
 class Division:
-    """One row's credit on its way down the tree, and what coalitions of it are known to be worth."""
+    """One row's credit on its way down a tree, and what coalitions of it are known to be worth."""
 
     game: Game
+    order: Int[np.ndarray, "features"]
     budget: int
     shares: Float[np.ndarray, "features *K"] = field(init=False)
     _matters: Bool[np.ndarray, "features"] = field(init=False)
@@ -132,67 +167,81 @@ class Division:
 
     def __post_init__(self) -> None:
         d = self.game.count
-        self._matters = self.game.differing()[0]
+        # In the tree's order, in which every branch lies together.
+        self._matters = self.game.differing()[0][self.order]
         self.shares = np.zeros((d, *self.game.full.shape[1:]))
         self._known[self._key(np.zeros(d, dtype=bool))] = self.game.empty[0]
         self._known[self._key(np.ones(d, dtype=bool))] = self.game.full[0]
 
-    def divide(self, tree: Tree) -> int:
+    def divide(self, root: Branch) -> int:
         """Divide f(x) − f(x') down the tree within the budget; return how many groups stay undivided."""
-        self._push(tree, np.zeros(self.game.count, dtype=bool), 1.0)
+        self._push(root, np.zeros(self.game.count, dtype=bool), 1.0)
         while self._open:
             chosen = self._next()
             if not chosen:
                 break
-            self._evaluate([coalition for item in chosen for coalition in _needed(*item[:2])])
+            self._evaluate([each for branch, outside, _ in chosen for each in _needed(branch, outside)])
             for branch, outside, weight in chosen:
                 assert branch.parts is not None
                 one, two = branch.parts
                 for part, other in ((one, two), (two, one)):
                     self._push(part, outside, weight / 2)
-                    self._push(part, outside | other.members, weight / 2)
+                    self._push(part, _with(outside, other), weight / 2)
         for _, _, branch, outside, weight in self._open:
             # What there is no budget to divide is spread evenly.
-            self.shares[branch.members] += weight * self._gain(branch, outside) / branch.members.sum()
+            self._credit(branch, weight * self._gain(branch, outside) / branch.size)
         return len(self._open)
 
-    def _push(self, tree: Tree, outside: Bool[np.ndarray, "features"], weight: float) -> None:
-        gain = self._gain(tree, outside)
-        if tree.parts is None:
-            self.shares[tree.members] += weight * gain
+    def _credit(self, branch: Branch, each: np.ndarray) -> None:
+        self.shares[self.order[branch.first : branch.end]] += each
+
+    def _push(self, branch: Branch, outside: Bool[np.ndarray, "features"], weight: float) -> None:
+        gain = self._gain(branch, outside)
+        if branch.parts is None:
+            self._credit(branch, weight * gain)
             return
-        # The number keeps the order of equal debts, and trees from being compared.
+        # The number keeps the order of equal debts, and branches from being compared.
         self._pushed += 1
-        heappush(self._open, (-weight * float(np.abs(gain).sum()), self._pushed, tree, outside, weight))
+        heappush(self._open, (-weight * float(np.abs(gain).sum()), self._pushed, branch, outside, weight))
 
-    def _gain(self, tree: Tree, outside: Bool[np.ndarray, "features"]) -> np.ndarray:
-        return self._known[self._key(outside | tree.members)] - self._known[self._key(outside)]
+    def _gain(self, branch: Branch, outside: Bool[np.ndarray, "features"]) -> np.ndarray:
+        return self._known[self._key(_with(outside, branch))] - self._known[self._key(outside)]
 
-    def _next(self) -> list[tuple[Tree, np.ndarray, float]]:
+    def _next(self) -> list[tuple[Branch, np.ndarray, float]]:
         """Return the largest debts, as many as the budget still allows in one go."""
-        chosen: list[tuple[Tree, np.ndarray, float]] = []
+        chosen: list[tuple[Branch, np.ndarray, float]] = []
         new: set[bytes] = set()
+        largest = self._open[0][0]
         while self._open and len(new) < TOGETHER:
-            _, _, tree, outside, weight = self._open[0]
-            more = {self._key(each) for each in _needed(tree, outside)} - new - self._known.keys()
-            if len(self._known) - 2 + len(new) + len(more) > self.budget:
+            debt, _, branch, outside, weight = self._open[0]
+            more = {self._key(each) for each in _needed(branch, outside)} - new - self._known.keys()
+            spent = len(self._known) - 2 + len(new) + len(more) > self.budget
+            # A small debt waits: what comes below a large one may be larger.
+            if spent or (chosen and debt > largest * WORTH):
                 break
             heappop(self._open)
             new |= more
-            chosen.append((tree, outside, weight))
+            chosen.append((branch, outside, weight))
         return chosen
 
     def _evaluate(self, coalitions: list[np.ndarray]) -> None:
         new = {self._key(each): each for each in coalitions if self._key(each) not in self._known}
         if new:
-            values = self.game.values(np.stack(list(new.values())))[0]
-            self._known |= dict(zip(new, values, strict=True))
+            found = np.zeros((len(new), self.game.count), dtype=bool)
+            found[:, self.order] = np.stack(list(new.values()))
+            self._known |= dict(zip(new, self.game.values(found)[0], strict=True))
 
     def _key(self, coalition: Bool[np.ndarray, "features"]) -> bytes:
         """Return what two coalitions have in common that differ only by features that make no difference."""
         return np.packbits(coalition & self._matters).tobytes()
 
 
-def _needed(tree: Tree, outside: Bool[np.ndarray, "features"]) -> list[np.ndarray]:
-    assert tree.parts is not None
-    return [outside | part.members for part in tree.parts]
+def _with(outside: Bool[np.ndarray, "features"], branch: Branch) -> Bool[np.ndarray, "features"]:
+    found = outside.copy()
+    found[branch.first : branch.end] = True
+    return found
+
+
+def _needed(branch: Branch, outside: Bool[np.ndarray, "features"]) -> list[np.ndarray]:
+    assert branch.parts is not None
+    return [_with(outside, part) for part in branch.parts]

@@ -8,149 +8,124 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
-from whence.coalitions.game import Game
-from whence.coalitions.sampling import Effort, Found, relative_error
+from whence.coalitions import rounds
+from whence.coalitions.effort import Effort
+from whence.coalitions.estimate import shapley_values
+from whence.coalitions.game import Game, all_coalitions
+from whence.coalitions.known import Known
+from whence.coalitions.rounds import SURE, Found
+from whence.coalitions.sampling import ENUMERATED
 from whence.errors import Refused
 from whence.moments import Moments
-from whence.random_nodes import SAFETY
-from whence.shares import Shares, joined
+from whence.shares import Shares
 
-# Up to so many features a coalition is one whole number, and none is evaluated twice.
-NUMBERED = 62
-# So many pairs of orders at first, with a tolerance.
-FIRST = 8
+# Of up to so many features orders meet the same subsets again; of more, hardly ever.
+REMEMBERED = 64
+# So many pairs of orders at first, with a tolerance; and so many subsets in one block of them.
+FIRST, BLOCK = 8, 4096
 
 
 class Permutations:
     """The mean gain of each feature over pairs of orders drawn so far, and its spread, for the rows still open."""
 
+    sure = SURE
+
     def __init__(self, game: Game) -> None:
         self.game, self.moments = game, Moments()
-        self._numbered = game.count <= NUMBERED
-        self._known: dict[tuple[int, int], int] = {}
-        self._values = np.zeros((len(game.problem.rows), 0, *game.full.shape[1:]))
+        self._known = Known(game) if game.count <= REMEMBERED else None
+
+    @property
+    def cost(self) -> int:
+        """How many subsets a pair of orders visits, at the most."""
+        return 2 * max(1, self.game.count - 1)
 
     def explained(self, asked: Effort) -> Shares:
-        """Return the shares after so many orders, or when they are sure enough; rows then leave one by one."""
-        game, d = self.game, self.game.count
-        each = 2 * max(1, d - 1)
-        most = -(-asked.samples // 2) if asked.samples is not None else max(2, asked.most // each)
-        if most < 2:
+        """Return the shares after so many orders, or when they are sure enough; rows then leave one by one.
+
+        Raises:
+            Refused: the budget is less than two pairs of orders.
+        """
+        pairs = asked.most // self.cost if asked.samples is None else -(-asked.samples // 2)
+        if pairs < 2:
             raise Refused(
-                f"shapley_sampling: {asked.samples} orders have no spread to judge by; give at least 4"
+                f"shapley_sampling: an order of {self.game.count:,} features and its reverse take {self.cost:,} "
+                f"subsets, and it takes two such pairs to tell an error; raise max_evaluations to {2 * self.cost:,}, or "
+                "group the features"
             )
-        open_rows, parts, left = np.arange(len(game.problem.rows)), list[Shares](), list[np.ndarray]()
-        while True:
-            count = self.moments.count
-            target = most if asked.rtol is None else min(most, max(FIRST, 2 * count))
-            self._draw(target - count)
-            found = self._found()
-            error = relative_error(found)
-            sure = (
-                np.zeros(len(error), dtype=bool)
-                if asked.rtol is None
-                else (SAFETY * error <= asked.rtol).reshape(len(error), -1).all(1)
-            )
-            leave = sure | (target >= most)
-            index = np.flatnonzero(leave)
-            if len(index):
-                met = np.ones(error.shape, dtype=bool) if asked.rtol is None else SAFETY * error <= asked.rtol
-                every = self.game.shares(
-                    found.shares, found.standard_error, efficient=True, error=error, converged=met
-                )
-                parts.append(every.reordered(self.game.problem.ops, index))
-                left.append(open_rows[index])
-            if leave.all():
-                return joined(game.problem.ops, parts).reordered(
-                    game.problem.ops, np.argsort(np.concatenate(left))
-                )
-            stay = np.flatnonzero(~leave)
-            open_rows = open_rows[stay]
-            self._keep(stay)
+        return rounds.explained(self, asked, FIRST, pairs, efficient=True)
 
-    def _keep(self, rows: Int[np.ndarray, "rows"]) -> None:
-        spent = self.game.evaluations[rows]
-        self.game = self.game.part(rows)
-        self.game.evaluations[:] = spent
-        self.moments.mean = [mean[rows] for mean in self.moments.mean]
-        self.moments.sums = [[part[rows] for part in sums] for sums in self.moments.sums]
-        self._values = self._values[rows]
+    def grow(self, count: int) -> bool:
+        block = max(1, BLOCK // self.cost)
+        while self.moments.count < count:
+            self._fold(self.moments.count, min(block, count - self.moments.count))
+        return not self._complete
 
-    def _found(self) -> Found:
+    @property
+    def _complete(self) -> bool:
+        """Whether the orders have met every subset there is."""
+        game = self.game
+        few = self._known is not None and game.draws.count == 1 and game.count <= ENUMERATED
+        return few and self._known is not None and len(self._known) >= 2**game.count - 2
+
+    def found(self) -> Found:
+        game = self.game
+        if self._complete and self._known is not None:
+            made = all_coalitions(game.count)(np.arange(1, 2**game.count - 1))
+            ends = game.empty[:, None], game.full[:, None]
+            values = np.concatenate([ends[0], self._known.values(made), ends[1]], 1)
+            exact = shapley_values(values, game.count)
+            return Found(exact, np.zeros_like(exact))
         (mean,), (error,) = self.moments.mean, self.moments.error_of_mean()
         return Found(mean, error)
 
-    def _draw(self, pairs: int) -> None:
-        """Fold in so many pairs of orders, a block of them at a time."""
-        d = self.game.count
-        # Enough for a large chunk; of many features a single pair is more than that.
-        block = max(1, 4096 // max(1, 2 * (d - 1)))
-        done = 0
-        while done < pairs:
-            some = min(block, pairs - done)
-            self._fold(self.moments.count, some)
-            done += some
+    def keep(self, rows: Int[np.ndarray, "rows"]) -> None:
+        self.game = self.game.part(rows)
+        self.moments.mean = [mean[rows] for mean in self.moments.mean]
+        self.moments.sums = [[part[rows] for part in sums] for sums in self.moments.sums]
+        if self._known is not None:
+            self._known.keep(self.game, rows)
 
     def _fold(self, first: int, pairs: int) -> None:
+        """Draw so many more pairs of orders, and fold the gains in."""
         game, d = self.game, self.game.count
         ranks = np.stack([game.problem.random("orders", first + j).permutation(d) for j in range(pairs)])
         ranks = np.stack([ranks, d - 1 - ranks], 1).reshape(-1, d)
         draw = np.repeat((first + np.arange(pairs)) % game.draws.count, 2)
-        ends = self._ends(draw)
-        inner = self._inner(ranks, draw)
-        whole = np.concatenate([ends[:, :, None], inner, np.broadcast_to(
-            game.full[:, None, None], (len(inner), len(ranks), 1, *game.full.shape[1:])
-        )], 2)  # fmt: skip
-        gains = np.diff(whole, axis=2)
+        gains = np.diff(self._values(ranks, draw), axis=2)
         index = ranks.reshape(1, len(ranks), d, *(1,) * (gains.ndim - 3))
-        each = np.take_along_axis(
-            gains, np.broadcast_to(index, (len(gains), len(ranks), d, *gains.shape[3:])), 2
-        )
+        each = np.take_along_axis(gains, np.broadcast_to(index, gains.shape), 2)
         for j in range(pairs):
             self.moments.add((each[:, 2 * j : 2 * j + 2].mean(1),))
 
-    def _ends(self, draw: Int[np.ndarray, "orders"]) -> Float[np.ndarray, "rows orders *K"]:
-        """Return f where all features are absent, from each order's own draw of the baseline."""
-        game = self.game
-        if game.draws.count == 1:
-            return np.broadcast_to(game.empty[:, None], (len(game.empty), len(draw), *game.empty.shape[1:]))
-        return self._looked_up(np.zeros((len(draw), 1), dtype=np.int64), draw, None)[:, :, 0]
-
-    def _inner(
+    def _values(
         self, ranks: Int[np.ndarray, "orders features"], draw: Int[np.ndarray, "orders"]
     ) -> Float[np.ndarray, "rows orders steps *K"]:
-        """Return f after each feature has come in, but for the last."""
-        d = self.game.count
-        steps = np.broadcast_to(np.arange(1, d), (len(ranks), d - 1))
-        return self._looked_up(steps, draw, ranks)
+        """Return f before the first feature of each order has come in, and after each of them."""
+        game, d = self.game, self.game.count
+        shape = (len(game.full), len(ranks), 1, *game.full.shape[1:])
+        last = np.broadcast_to(game.full[:, None, None], shape)
+        if game.draws.count == 1:
+            before = np.broadcast_to(game.empty[:, None, None], shape)
+            return np.concatenate([before, self._prefixes(ranks, draw, np.arange(1, d)), last], 2)
+        return np.concatenate([self._prefixes(ranks, draw, np.arange(d)), last], 2)
 
-    def _looked_up(
+    def _prefixes(
         self,
-        steps: Int[np.ndarray, "orders steps"],
+        ranks: Int[np.ndarray, "orders features"],
         draw: Int[np.ndarray, "orders"],
-        ranks: np.ndarray | None,
+        steps: Int[np.ndarray, "steps"],
     ) -> Float[np.ndarray, "rows orders steps *K"]:
-        """Return f where the features with a rank below each step are present; nothing known is evaluated again."""
-        game, shape = self.game, (len(self.game.problem.rows), *steps.shape, *self.game.full.shape[1:])
-        order = np.repeat(np.arange(len(steps)), steps.shape[1])
-        step = steps.ravel()
+        """Return f where the features with a rank below each step are present."""
+        game, many = self.game, max(1, len(steps))
 
         def made(which: np.ndarray) -> np.ndarray:
-            if ranks is None:
-                return np.zeros((len(which), game.count), dtype=bool)
-            return ranks[order[which]] < step[which, None]
+            return ranks[which // many] < steps[which % many, None]
 
-        if not self._numbered:
-            return game.values_from(made, draw[order]).reshape(shape)
-        bits = np.uint64(1) << np.arange(game.count, dtype=np.uint64)
-        keys = (made(np.arange(len(step))) * bits).sum(1, dtype=np.uint64)
-        names = list(zip(keys.tolist(), draw[order].tolist(), strict=True))
-        new = {name: place for place, name in reversed(list(enumerate(names))) if name not in self._known}
-        fresh = np.array(sorted(new.values()), dtype=np.int64)
-        for number, place in enumerate(fresh):
-            self._known[names[place]] = self._values.shape[1] + number
-        if len(fresh):
-            found = game.values_from(lambda which: made(fresh[which]), draw[order][fresh])
-            self._values = np.concatenate([self._values, found], 1)
-        places = np.array([self._known[name] for name in names], dtype=np.int64)
-        return self._values[:, places].reshape(shape)
+        count = len(ranks) * len(steps)
+        if self._known is None:
+            found = game.values_from(made, np.repeat(draw, len(steps)))
+        else:
+            # With one draw a subset is the same from whichever order it comes.
+            each = np.repeat(draw, len(steps)) if game.draws.count > 1 else None
+            found = self._known.values(made(np.arange(count)), each)
+        return found.reshape(len(game.full), len(ranks), len(steps), *game.full.shape[1:])

@@ -211,6 +211,11 @@ class Features:
         return all(len(np.unique(each.counts)) == 1 for each in self.covers)
 
     @property
+    def alike_in_rows(self) -> bool:
+        """Whether all rows have the same features."""
+        return not any(isinstance(each, Labels) and each.own for each in self.covers)
+
+    @property
     def count(self) -> int:
         """How many features there are, where all rows have as many."""
         return int(self.counts[0])

@@ -52,7 +52,7 @@ class Patches:
             raise Refused(f"patches of {window} do not fit into {tuple(sizes)}; give a smaller window")
         shape = tuple(leaf.shape[i] if i in axes else 1 for i in range(1, leaf.ndim))
         # A last window that would hang over the border is cut there, so that nothing is left out.
-        starts = [np.arange(-(-(n - w) // s) + 1) * s for n, w, s in zip(sizes, window, stride, strict=True)]
+        starts = [_starts(*each) for each in zip(sizes, window, stride, strict=True)]
         if window == stride:
             order = np.argsort(np.argsort(axes))
             cells = [np.arange(n) // w for n, w in zip(sizes, window, strict=True)]
@@ -179,6 +179,12 @@ class Given:
 
     def __repr__(self) -> str:
         return f"mask({short(self.masks)})"
+
+
+def _starts(size: int, window: int, stride: int) -> np.ndarray:
+    """Return where windows begin: up to the first that reaches the end."""
+    starts = np.arange(-(-(size - window) // stride) + 1) * stride
+    return starts[starts < size]
 
 
 def space(problem: Problem, leaf: Array, what: str) -> tuple[int, int]:
