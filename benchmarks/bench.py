@@ -28,6 +28,7 @@ try:
     from measure import Table, interleaved, machine, milliseconds, relative
     from rich.console import Console
     from rules import rules_in_units
+    from threadpoolctl import threadpool_limits
     from tolerance import exact_integrals, to_two_percent
 
     import whence
@@ -273,6 +274,8 @@ def main() -> int:
     warnings.filterwarnings("ignore", module="captum")
     if asked.busy:
         torch.set_num_threads(1)
+        # NumPy's threads too: of a small product they wait longer for one another than it takes.
+        threadpool_limits(1)
         measure.clock = time.process_time
     console = Console(width=None if sys.stdout.isatty() else 160)
     found, missing = cases.load_all(asked.data_dir)

@@ -389,9 +389,9 @@ def test_the_users_model_stays_as_it_is(made, fails, monkeypatch):
         seen.append(arguments[0].problem.run.session.parameter("0.weight" if made is cnn else "conv.weight"))
         if fails:
             raise KeyboardInterrupt
-        return kinks_bent(*arguments, **settings)
+        return walked(*arguments, **settings)
 
-    kinks_bent = kinks._walked
+    walked = kinks._walked
     monkeypatch.setattr(kinks, "_walked", spy)
     before = state_of(model, x)
     if fails:
@@ -477,13 +477,12 @@ def test_two_threads_explain_one_model_in_float64(digits):
     x, wide = float32_digits(digits, 2)
     model = whence.zoo.load("digits-cnn").model
     before = state_of(model, x)
+    rows = [0, 1, 0, 1]
     with ThreadPoolExecutor(2) as pool:
-        for found in pool.map(lambda row: pairs(model, x[row : row + 1]), [0, 1] * 2):
-            row = int(
-                torch.equal(found.output, wide.output[1:].float())
-                or found.output[0] != pairs(model, x[:1]).output[0]
-            )
-            assert away(found.interactions, wide.interactions[row][None]) < 1e-5
+        found = list(pool.map(lambda row: pairs(model, x[row : row + 1]), rows))
+    for row, each in zip(rows, found, strict=True):
+        assert away(each.interactions, wide.interactions[row][None]) < 1e-5
+        assert each.settings["precision"] == "float64"
     assert_same(before, state_of(model, x))
 
 

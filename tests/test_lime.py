@@ -227,9 +227,6 @@ def test_float32_pictures_of_a_network():
     assert found.values.dtype == torch.float32 and np.allclose(found.shares, wanted, atol=1e-4)
 
 
-RAW = "LIME checks no types: words and NaN end in a bare TypeError or LinAlgError"
-
-
 @pytest.mark.parametrize(
     ("fields", "word"),
     [
@@ -244,7 +241,6 @@ def test_what_cannot_be_meant_is_refused(fields, word):
         whence.explain(smooth(3), rows_of(1, 3), "lime", **fields)
 
 
-@pytest.mark.xfail(strict=True, reason=RAW)
 @pytest.mark.parametrize(
     "fields",
     [{"ridge": float("nan")}, {"ridge": "1"}, {"kernel_width": "wide"}, {"bins": ["quartile"]}],

@@ -47,10 +47,6 @@ def test_gaps_between_windows_have_no_share():
     assert (found.values[:, :, 2:4] == 0).all() and (found.values[:, :, :, 2] == 0).all()
 
 
-OUTSIDE = "Patches.cover: with a stride wider than the window the last one may lie wholly outside the picture"
-
-
-@pytest.mark.xfail(strict=True, reason=OUTSIDE)
 def test_no_window_lies_outside_the_picture():
     found = whence.explain(crooked, X, "occlusion", window=(2, 2), stride=(5, 4))
     # Rows at 0 and 5, columns at 0 and 4; the next would be at 10 of 9, and at 8 of 7.

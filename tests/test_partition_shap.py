@@ -162,11 +162,7 @@ def test_a_tree_of_other_features_is_refused(given):
         whence.explain(smooth(5), rows_of(1, 5), "partition_shap", tree=given)
 
 
-BARE = "owen.tree_of: what is no array of numbers ends in NumPy's own ValueError"
-
-
 @pytest.mark.parametrize("given", [[["a", "b"], ["c", "d"]], [[0, 1], [2]]], ids=str)
-@pytest.mark.xfail(strict=True, reason=BARE)
 def test_a_tree_of_words_is_refused(given):
     with pytest.raises(BadInput, match="tree"):
         whence.explain(smooth(3), rows_of(1, 3), "partition_shap", tree=given)
@@ -183,10 +179,6 @@ def test_very_many_features_are_refused():
         whence.explain(lambda x: x.sum(1), np.ones((1, 100_000)), "partition_shap")
 
 
-TABLE = "owen.Tree keeps the members of every node as d booleans: d x 2d in all (9 GB of 65,536 features)"
-
-
-@pytest.mark.xfail(strict=True, reason=TABLE)
 def test_a_tree_of_many_features_is_no_table_of_their_pairs():
     d = 4096
     tracemalloc.start()

@@ -111,19 +111,12 @@ def test_a_tolerance_is_kept_for_nearly_all():
     assert (off <= 0.3).mean() >= 0.95 and all(each.converged.all() for each in found)
 
 
-WHOLE = "with rtol the whole budget of 100,000 counts as asked for: up to 16 features every subset is visited"
-
-
-@pytest.mark.xfail(strict=True, reason=WHOLE)
 def test_a_loose_tolerance_costs_less_than_every_subset():
     found = whence.explain(smooth(14), rows_of(1, 14), "shapley_interaction", rtol=0.9)
     assert found.evaluations[0] < 2**14 / 2 and found.converged.all()
 
 
-AGAIN = "Neighbours._values knows what it has seen within a round, and not what earlier rounds have"
-
-
-@pytest.mark.parametrize("d", [4, pytest.param(12, marks=pytest.mark.xfail(strict=True, reason=AGAIN))])
+@pytest.mark.parametrize("d", [4, 12])
 def test_no_subset_is_asked_twice(d):
     black_box = Recorder(smooth(d))
     found = whence.explain(black_box, rows_of(1, d), "shapley_interaction", samples=2000)
@@ -131,10 +124,6 @@ def test_no_subset_is_asked_twice(d):
     assert len(np.unique(asked, axis=0)) == len(asked) == found.evaluations[0]
 
 
-MATES = "all rows go on until the last one has met the tolerance (Neighbours.explained)"
-
-
-@pytest.mark.xfail(strict=True, reason=MATES)
 def test_with_a_tolerance_an_example_does_not_wait_for_its_batch_mates():
     d = 18
     x = rows_of(2, d)

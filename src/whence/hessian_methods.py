@@ -35,6 +35,7 @@ QUADRATURES = ("exact", "gauss")
     "integrated_hessians",
     "Γ_AB = ∫₀¹ (−u ln u) Δ_Aᵀ ∇²f(x' + uΔ) Δ_B du, and Γ_AA adds ∫₀¹ (−ln u) Δ_A·∇f(x' + uΔ) du, Δ = x − x'",
     "Janizek, Sturmfels, Lee 2021, arXiv:2002.04138",
+    needs=("gradient", "piecewise linear or smooth"),
     title="Integrated Hessians",
 )
 @dataclass(frozen=True)

@@ -125,6 +125,11 @@ class ShapleyInteraction(Method):
 
     def _explained(self, game: Game) -> Shares:
         asked = self._effort()
+        if game.count > MOST_FEATURES:
+            raise Refused(
+                f"shapley_interaction: {game.count:,} features make too many pairs (at most {MOST_FEATURES}); group "
+                "them (features=...)"
+            )
         if game.count < 2:
             every = (game.full - game.empty)[:, None]
             exact = np.zeros(game.full.shape)
@@ -139,9 +144,4 @@ class ShapleyInteraction(Method):
             matrix = completed(interaction_values(values, game.count) / 2, shares)
             exact = np.zeros(game.full.shape)
             return game.shares(shares, efficient=True, error=exact, interactions=matrix)
-        if game.count > MOST_FEATURES:
-            raise Refused(
-                f"shapley_interaction: {game.count:,} features make too many pairs (at most {MOST_FEATURES}); group "
-                "them (features=...)"
-            )
         return pairs.explained(asked)

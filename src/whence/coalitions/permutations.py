@@ -49,7 +49,7 @@ class Permutations:
         if pairs < 2:
             raise Refused(
                 f"shapley_sampling: an order of {self.game.count:,} features and its reverse take {self.cost:,} "
-                f"subsets, and it takes two such pairs to tell an error; raise max_evaluations to {2 * self.cost:,}, or "
+                f"subsets, and it takes two such pairs to tell an error; raise max_evaluations to {2 * self.cost:,} or "
                 "group the features"
             )
         return rounds.explained(self, asked, FIRST, pairs, efficient=True)

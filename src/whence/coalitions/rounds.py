@@ -15,8 +15,8 @@ from whence.shares import Shares, joined
 
 # A row has converged when its estimated error times this is within the tolerance. That estimate is of the expected
 # error, and a promise is to hold for 95 of 100 rows: measured, Shapley values need up to 1.1 / 0.8 of it. The errors
-# of means of one and the same output move together, and then it takes more (2.45 where they are one).
-SURE, SURE_TOGETHER = 1.4, 2.0
+# of means of one and the same output move together, at worst as one, and then it takes 1.96 / 0.8.
+SURE, SURE_TOGETHER = 1.4, 2.45
 
 
 @dataclass(frozen=True)
