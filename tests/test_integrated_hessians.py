@@ -765,5 +765,8 @@ def test_the_linear_rest_lies_on_the_diagonal():
 
 def test_the_record_says_what_it_is():
     record = whence.registry._records["integrated_hessians"]
-    assert record.title == "Integrated Hessians" and record.needs == ("gradient",)
+    assert record.title == "Integrated Hessians" and record.needs == (
+        "gradient",
+        "piecewise linear or smooth",
+    )
     assert "Janizek" in record.citation and "∇²f" in record.equation

@@ -155,6 +155,8 @@ def numbers(result: Attribution, row: int) -> dict[str, str]:
     change = None if start is None else float(output - start)
     summed = None if residual is None or change is None else number(residual + change, 4)
     met = {None: NOT_PROMISED, True: "yes", False: "no: the evaluations ran out before the tolerance was met"}
+    fidelity = at_row(result.fidelity, row)
+    fitted = {} if fidelity is None else {"fidelity (R² of the linear model)": number(fidelity)}
     return {
         "output": number(output, 4),
         "baseline output": "this method has no baseline" if start is None else number(start, 4),
@@ -162,6 +164,7 @@ def numbers(result: Attribution, row: int) -> dict[str, str]:
         "residual": NOT_PROMISED if residual is None else _residual_text(residual, change),
         "estimated error": NOT_PROMISED if error is None else percent(error),
         "standard error": _standard_error_text(result, row) or "this method does not sample",
+        **fitted,
         "evaluations": "not counted" if evaluations is None else f"{int(evaluations):,}",
         "converged": met[None if converged is None else bool(converged)],
     }

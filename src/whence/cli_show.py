@@ -130,8 +130,14 @@ def _number_rows(result: Attribution, method: registry.Method) -> list[tuple[str
         sums = fixed if hasattr(method, "steps") else "nothing is estimated: the residual above is the check"
         words = ranking if residual is None else sums
         rows.append(("accuracy", "—", words))
+    fidelity, features = number_at(result.fidelity), result.settings.get("features")
+    if fidelity is not None:
+        rows.append(("fidelity", number(fidelity), "R² of the linear model on what it was fitted to"))
+    if result.shares is not None and features is not None:
+        rows.append(("features", f"{features:,}", "switched on and off"))
     cost = number_at(result.evaluations)
-    what = "runs of the model" if result.settings.get("backend") == "callable" else "gradients used"
+    values_only = result.settings.get("backend") == "callable" or type(method).switches
+    what = "runs of the model" if values_only else "gradients used"
     rows.append((what, "—" if cost is None else f"{int(cost):,}", ""))
     rows.append(("seconds", f"{float(result.settings.get('seconds', math.nan)):.2f}", ""))
     return rows
@@ -257,7 +263,7 @@ def _print(console: Console, table: Table) -> None:
 
 def record(result: Attribution, labels: Sequence[str] | None = None) -> dict[str, Any]:
     """Return one example's numbers as JSON's types."""
-    names = ("output", "baseline_output", "residual", "error", "evaluations", "converged")
+    names = ("output", "baseline_output", "residual", "error", "evaluations", "converged", "fidelity")
     found: dict[str, Any] = {name: number_at(getattr(result, name)) for name in names}
     both = found["baseline_output"] is not None and found["residual"] is not None
     total = found["output"] - found["baseline_output"] + found["residual"] if both else None
@@ -271,12 +277,22 @@ def record(result: Attribution, labels: Sequence[str] | None = None) -> dict[str
             "label": None if index is None or labels is None else class_name(int(index), labels),
         },
         **found,
+        "shares": _shares(result),
         "sum": total,
         "standard_error": standard_error(result),
         "seconds": result.settings.get("seconds"),
         "notes": list(result.notes),
         "settings": result.settings,
     }
+
+
+def _shares(result: Attribution) -> dict[str, float] | None:
+    """Return one example's share of each named feature."""
+    names = result.settings.get("feature_names")
+    if result.shares is None or not names or result.every_class:
+        return None
+    shares = np.asarray(number_at(result.shares), dtype=np.float64)
+    return {str(name): float(share) for name, share in zip(names, shares, strict=False)}
 
 
 def answer_record(answer: Prediction, labels: Sequence[str] | None) -> list[dict[str, Any]]:
