@@ -391,7 +391,9 @@ def draw_comparison(folder: Path) -> None:
 
     loaded, digits = whence.zoo.load("digits-cnn"), whence.data.digits()
     early = [whence.GradCAM(layer="features.1"), whence.GuidedGradCAM(layer="features.1")]
-    named = [name for name in whence.methods() if name not in ("cam", "gradcam", "guided_gradcam")]
+    # The maps of these are others' again, or need a head of their own.
+    again = ("cam", "gradcam", "guided_gradcam", "shapley_sampling", "shapley_interaction", "integrated_hessians")
+    named = [name for name in whence.methods() if name not in again]
     compared = whence.compare(
         loaded.model, digits.test_images[DIGIT : DIGIT + 1], [*named, *early], target=9, preprocess=loaded.preprocess,
         background=digits.train_images[:200],
