@@ -399,7 +399,7 @@ def draw_comparison(folder: Path) -> None:
         background=digits.train_images[:200],
     )  # fmt: skip
     target = folder / "methods-on-a-digit.png"
-    compared.plot().savefig(target, dpi=80)
+    compared.plot().savefig(target, dpi=68)
     shrunk(target, target)
 
 
