@@ -392,14 +392,17 @@ def draw_comparison(folder: Path) -> None:
     loaded, digits = whence.zoo.load("digits-cnn"), whence.data.digits()
     early = [whence.GradCAM(layer="features.1"), whence.GuidedGradCAM(layer="features.1")]
     # The maps of these are others' again, or need a head of their own.
-    again = ("cam", "gradcam", "guided_gradcam", "shapley_sampling", "shapley_interaction", "integrated_hessians")
+    again = (
+        "cam", "gradcam", "guided_gradcam", "shapley_sampling", "shapley_interaction", "integrated_hessians",
+        "exact_shapley", "partition_shap", "smoothgrad_squared",
+    )  # fmt: skip
     named = [name for name in whence.methods() if name not in again]
     compared = whence.compare(
         loaded.model, digits.test_images[DIGIT : DIGIT + 1], [*named, *early], target=9, preprocess=loaded.preprocess,
         background=digits.train_images[:200],
     )  # fmt: skip
     target = folder / "methods-on-a-digit.png"
-    compared.plot().savefig(target, dpi=68)
+    compared.plot().savefig(target, dpi=80)
     shrunk(target, target)
 
 
