@@ -19,6 +19,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,9 @@ PROMISES = {
     "residual": "the sum of the shares minus f(x) − f(x')",
     "error": "the estimated relative error of the shares, with the default settings",
     "standard_error": "the sampling error of each share",
+    "shares": 'one number for each feature, where features are groups; `settings["feature_names"]` names them',
+    "fidelity": "how well the linear model fits what it was fitted to (weighted R²)",
+    "interactions": "the shares of pairs of features; rows sum to the shares",
     "trace": "nodes, weights, output and slope along the path",
 }
 
@@ -87,7 +91,7 @@ def blocks(page: str) -> list[Block]:
             above = next((each for each in reversed(lines[:number]) if each.strip()), "")
         elif start is not None and re.match(r"^\s*```\s*$", line):
             comment = re.fullmatch(r"\s*<!-- (.*) -->\s*", above)
-            text = inspect.cleandoc("\n".join(lines[start + 1 : number]))
+            text = textwrap.dedent("\n".join(lines[start + 1 : number])).strip("\n")
             found.append(Block(language, text, start + 1, comment[1] if comment else ""))
             start = None
     return found
@@ -163,7 +167,13 @@ def snippet(record: Any) -> str:
     special = "global pooling" in record.needs
     imports = "import torch\nfrom torch import nn\n\nimport whence" if special else "import whence"
     model = "model" if special else "loaded.model"
-    each = "position of the layer" if "layer" in record.needs else "pixel"
+    each = (
+        "position of the layer"
+        if "layer" in record.needs
+        else "pixel: that of its feature"
+        if record.cls.switches
+        else "pixel"
+    )
     return f"""{imports}
 
 loaded = whence.zoo.load("digits-cnn")
@@ -394,7 +404,7 @@ def draw_comparison(folder: Path) -> None:
     # The maps of these are others' again, or need a head of their own.
     again = (
         "cam", "gradcam", "guided_gradcam", "shapley_sampling", "shapley_interaction", "integrated_hessians",
-        "exact_shapley", "partition_shap", "smoothgrad_squared",
+        "exact_shapley", "partition_shap", "smoothgrad_squared", "vargrad",
     )  # fmt: skip
     named = [name for name in whence.methods() if name not in again]
     compared = whence.compare(
@@ -406,17 +416,18 @@ def draw_comparison(folder: Path) -> None:
     shrunk(target, target)
 
 
-def draw_tutorial(folder: Path) -> None:
-    """Run the tutorial, which draws its own pictures, and keep them."""
+def draw_pages(folder: Path) -> None:
+    """Run the pages that draw their own pictures, and keep these."""
     here = Path.cwd()
-    with tempfile.TemporaryDirectory() as scratch:
-        os.chdir(scratch)
-        try:
-            list(run(DOCS / "tutorials" / "integrated-gradients.md"))
-        finally:
-            os.chdir(here)
-        for picture in (Path(scratch) / "figures").glob("*.png"):
-            shrunk(picture, folder / picture.name)
+    for page in (DOCS / "tutorials" / "integrated-gradients.md", DOCS / "features.md"):
+        with tempfile.TemporaryDirectory() as scratch:
+            os.chdir(scratch)
+            try:
+                list(run(page))
+            finally:
+                os.chdir(here)
+            for picture in (Path(scratch) / "figures").glob("*.png"):
+                shrunk(picture, folder / picture.name)
 
 
 def shrunk(source: Path, target: Path) -> None:
@@ -464,7 +475,7 @@ def main() -> None:
         return
     draw_methods(images)
     draw_comparison(images)
-    draw_tutorial(images)
+    draw_pages(images)
     here = Path.cwd()
     for page in pages():
         if "<!-- output -->" in page.read_text(encoding="utf-8"):

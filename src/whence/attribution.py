@@ -164,6 +164,13 @@ class Attribution:
             maps = view.resize_maps(maps, size)
         return maps
 
+    @property
+    def smooth(self) -> float:
+        """How far an overlay is averaged, in parts of the picture's shorter side: features that are regions keep theirs."""
+        from whence import view
+
+        return view.SMOOTH if self.shares is None else 0.0
+
     def mask(self, reduce: Reduce = "sum") -> Float[np.ndarray, "batch height width"]:
         """Return the saliency mask: |heat map| scaled to [0, 1] by its stated colour scale."""
         from whence import view
@@ -180,7 +187,8 @@ class Attribution:
         maps = self.heatmap(reduce)
         if len(pictures) not in (1, len(maps)):
             raise BadInput(f"overlay: {len(pictures)} pictures for {len(maps)} examples")
-        return np.stack([view.overlay(pictures[i % len(pictures)], each) for i, each in enumerate(maps)])
+        pairs = ((pictures[i % len(pictures)], each) for i, each in enumerate(maps))
+        return np.stack([view.overlay(picture, each, smooth=self.smooth) for picture, each in pairs])
 
     def plot(self, reduce: Reduce = "sum") -> Figure:
         """Draw input, heat map, saliency mask and overlay of each example, with the scale stated."""

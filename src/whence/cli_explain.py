@@ -74,6 +74,10 @@ def understood(
     chosen, note = cli_parse.build(
         method, fields, cli_parse.pairs(accuracy.option, "--option"), accuracy.quick
     )
+    if question.background is not None and "background" not in registry.methods()[method].needs:
+        raise BadInput(
+            f"--background: {method} compares with no data set; say what is absent with --baseline"
+        )
     target = cli_parse.ask(question.target)
     if target.kind == "all" and len(model.weights) > 1:
         raise BadInput("--target all goes with one --weights; choose a class to follow it through several")

@@ -110,7 +110,8 @@ def _number_rows(result: Attribution, method: registry.Method) -> list[tuple[str
         rows.append(("sum of the shares", number(change + residual, 4), should))
         rows.append(("residual", number(residual), share))
     if error is not None:
-        asked = getattr(method, "rtol", None) if getattr(method, "steps", None) is None else None
+        fixed = getattr(method, "steps", None) is not None or result.settings.get("exact")
+        asked = None if fixed else getattr(method, "rtol", None)
         promise = f"of the map as a whole; asked for: {percent(asked)}" if asked else "of the map as a whole"
         rows.append(("estimated error", percent(error), promise))
         if asked and converged is not None:
@@ -126,8 +127,8 @@ def _number_rows(result: Attribution, method: registry.Method) -> list[tuple[str
         rows.append(("standard error", percent(spread), "of a typical share, between the samples"))
     if error is None and spread is None:
         ranking = f"{written(result.method)} promises none: read its map as a ranking"
-        fixed = "not estimated with a fixed number of steps"
-        sums = fixed if hasattr(method, "steps") else "nothing is estimated: the residual above is the check"
+        stated = "not estimated with a fixed number of steps"
+        sums = stated if hasattr(method, "steps") else "nothing is estimated: the residual above is the check"
         words = ranking if residual is None else sums
         rows.append(("accuracy", "—", words))
     fidelity, features = number_at(result.fidelity), result.settings.get("features")

@@ -107,10 +107,12 @@ def _draw_row(
         left = (whole.get_figwidth() - box[0] - 0.6) / 2
         _draw_heat_map(whole, left, top, box, map).set_xlabel(below, fontsize=8)
     else:
-        _draw_panels(whole, top, map, result.picture[row])
+        _draw_panels(whole, top, map, result.picture[row], result.smooth)
 
 
-def _draw_panels(whole: Figure, top: float, map: Float[np.ndarray, "h w"], picture: Any) -> None:
+def _draw_panels(
+    whole: Figure, top: float, map: Float[np.ndarray, "h w"], picture: Any, smooth: float
+) -> None:
     box = _box(map.shape, picture.shape)
     # More room after the heat map, for its bar of colours.
     lefts = [0.2 + place * (box[0] + 0.3) + (0.7 if place > 1 else 0.0) for place in range(4)]
@@ -118,12 +120,12 @@ def _draw_panels(whole: Figure, top: float, map: Float[np.ndarray, "h w"], pictu
     given, mask, overlay = (bare(axes_at(whole, left, top, *box)) for left in lefts)
     draw_picture(given, picture)
     mask.imshow(view.saliency_mask(map), cmap="gray", vmin=0, vmax=1)
-    overlay.imshow(view.overlay(picture, map))
+    overlay.imshow(view.overlay(picture, map, smooth=smooth))
     for axes, title, below in (
         (given, "input", f"{picture.shape[1]} × {picture.shape[0]} pixels"),
         (heat, "heat map", scale_text(map)),
         (mask, "saliency mask", "|map| on the same scale: black 0, white full"),
-        (overlay, "overlay", overlay_text(map, picture.shape)),
+        (overlay, "overlay", overlay_text(map, picture.shape, smooth)),
     ):
         axes.set_title(title, fontsize=10)
         axes.set_xlabel(textwrap.fill(below, int(46 * box[0] / PANEL)), fontsize=8)

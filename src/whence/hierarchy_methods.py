@@ -45,7 +45,8 @@ class PartitionShap(Method):
         baseline: as for Occlusion.
         tree: scipy's linkage [d − 1, 4] of the features; None halves space, and joins a table's columns by their
             correlation in the background.
-        max_evaluations: at most so many subsets; all of a balanced tree's are about d²·4/3.
+        max_evaluations: at most so many subsets (each is run with every row of a background); all of a balanced
+            tree's are about d²·4/3.
     """
 
     features: Any = None

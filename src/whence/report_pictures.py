@@ -64,8 +64,9 @@ def map_images(result: Attribution, name: str) -> list[Image]:
     images = [_heat_map(map, name, square)]
     if result.picture is not None:
         picture = result.picture[0]
-        words = f"Overlay; {overlay_text(map, picture.shape)}."
-        images.append(Image(_photograph(view.overlay(picture, map)), f"Overlay of {name}", words, square))
+        words = f"Overlay; {overlay_text(map, picture.shape, result.smooth)}."
+        drawn = view.overlay(picture, map, smooth=result.smooth)
+        images.append(Image(_photograph(drawn), f"Overlay of {name}", words, square))
     return [*images, *_pairs(result, name)]
 
 

@@ -80,9 +80,10 @@ def every_subset(game: Game, method: str, others: str) -> Values:
 )  # fmt: skip
 @dataclass(frozen=True)
 class KernelShap(Method):
-    """Shapley values by least squares over sampled subsets: pairs of complements, by leverage, none of them twice.
+    """Shapley values by least squares over sampled subsets: pairs of complements, none of them twice.
 
-    With at least 2^d samples all subsets are visited and the values are exact.
+    Sizes are drawn by the geometric mean of leverage scores and kernel weights. With at least 2^d samples all subsets
+    are visited and the values are exact.
 
     Attributes:
         features: as for FeatureAblation.

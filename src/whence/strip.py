@@ -31,7 +31,7 @@ def captioned_overlay(
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Return one example's map laid over its picture, enlarged where it is tiny, with a strip that explains it."""
     map = result.heatmap()[row]
-    drawn = view.overlay(picture, map)
+    drawn = view.overlay(picture, map, smooth=result.smooth)
     if min(picture.shape[:2]) < view.TINY:
         # Beneath its colours a picture of a few pixels is hard to make out, so it stands beside them as well.
         drawn = _beside(view.magnify(np.broadcast_to(picture, drawn.shape), TINY), view.magnify(drawn, TINY))

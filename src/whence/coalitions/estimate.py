@@ -10,6 +10,8 @@ from jaxtyping import Bool, Float, Int
 from whence.coalitions.rounds import Found
 
 Shares = Float[np.ndarray, "rows features *K"]
+# Samples whose numbers are made floats at a time: what is kept of each is a bit for each feature.
+BLOCK = 4096
 
 
 def constrained_least_squares(
@@ -150,27 +152,38 @@ def weighted_ridge(
 ) -> tuple[Shares, Shares, Float[np.ndarray, "rows *K"]]:
     """Return slopes of Σ w (y − a − Xβ)² + ridge ‖β‖², their standard errors (sandwich), and the weighted R².
 
-    With more features than samples the system is solved in the samples, so that nothing of d x d is made.
+    With more features than samples the system is solved in the samples, so that nothing of d x d is made; else nothing
+    of samples x d but the bits.
     """
     y = target.reshape(*target.shape[:2], -1)
+    samples, features = design.shape
+    blocks = [slice(first, first + BLOCK) for first in range(0, samples, BLOCK)]
     total = weights.sum()
-    mean_x, mean_y = weights @ design / total, np.einsum("p,npk->nk", weights, y) / total
-    root = np.sqrt(weights)[:, None]
-    x = (design - mean_x) * root
-    centred = y - mean_y[:, None]
-    samples, features = x.shape
-    if features <= samples:
-        gram = x.T @ x + ridge * np.eye(features)
-        influence = (np.linalg.pinv(gram, hermitian=True) @ (x * root).T).T
-    else:
-        gram = x @ x.T + ridge * np.eye(samples)
-        influence = np.linalg.pinv(gram, hermitian=True) @ x * root
-    slopes = np.einsum("pd,npk->ndk", influence, centred)
-    residual = centred - np.einsum("pd,ndk->npk", design - mean_x, slopes)
+    mean_x = sum(weights[b] @ design[b] for b in blocks) / total
+    centred = y - (np.einsum("p,npk->nk", weights, y) / total)[:, None]
+    influence = _influence(design - mean_x, weights, ridge) if features > samples else None
+    inverse = None
+    if influence is None:
+        gram = sum(_product(design[b] - mean_x, weights[b]) for b in blocks)
+        inverse = np.linalg.pinv(gram + ridge * np.eye(features), hermitian=True)
+
+    def pull(b: slice) -> Float[np.ndarray, "block features"]:
+        """Return how strongly each sample of a block pulls at each slope."""
+        if inverse is None:
+            assert influence is not None
+            return influence[b]
+        return ((design[b] - mean_x) * weights[b, None]) @ inverse
+
+    slopes = np.zeros((len(y), features, y.shape[2]))
+    for b in blocks:
+        slopes += np.einsum("pd,npk->ndk", pull(b), centred[:, b])
+    variance, left = np.zeros_like(slopes), np.zeros((len(y), y.shape[2]))
+    for b in blocks:
+        residual = centred[:, b] - np.einsum("pd,ndk->npk", design[b] - mean_x, slopes)
+        variance += np.einsum("pd,npk->ndk", pull(b) ** 2 / times[b, None], residual**2)
+        left += np.einsum("p,npk->nk", weights[b], residual**2)
     drawn = int(times.sum())
-    spare = drawn / max(1, drawn - min(features, drawn - 1) - 1)
-    variance = np.einsum("pd,npk->ndk", influence**2 / times[:, None], residual**2) * spare
-    left = np.einsum("p,npk->nk", weights, residual**2)
+    variance *= drawn / max(1, drawn - min(features, drawn - 1) - 1)
     spread = np.einsum("p,npk->nk", weights, centred**2)
     # A surrogate of a constant explains all there is to explain.
     fidelity = np.where(spread > 1e-24 * total, 1 - left / np.where(spread > 0, spread, 1.0), 1.0)
@@ -180,3 +193,19 @@ def weighted_ridge(
         np.sqrt(variance).reshape(shape),
         fidelity.reshape(len(y), *target.shape[2:]),
     )
+
+
+def _product(
+    x: Float[np.ndarray, "block features"], weights: Float[np.ndarray, "block"]
+) -> Float[np.ndarray, "features features"]:
+    return (x * weights[:, None]).T @ x
+
+
+def _influence(
+    x: Float[np.ndarray, "samples features"], weights: Float[np.ndarray, "samples"], ridge: float
+) -> Float[np.ndarray, "samples features"]:
+    """Return how strongly each sample pulls at each slope, solved in the samples, which are fewer."""
+    root = np.sqrt(weights)[:, None]
+    x = x * root
+    gram = x @ x.T + ridge * np.eye(len(x))
+    return np.linalg.pinv(gram, hermitian=True) @ x * root

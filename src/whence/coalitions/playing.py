@@ -99,7 +99,18 @@ def _record(problem: Problem, laid: Features) -> None:
         # Every channel has its pixel's share: a map of them is their mean.
         record["repeated"] = True
     if laid.alike and not laid.single and laid.count <= MOST_NAMES:
-        record["feature_names"] = list(laid.names)
+        record["feature_names"] = _names(problem, laid)
+
+
+def _names(problem: Problem, laid: Features) -> list[str]:
+    """Return the features' names; of several inputs with the name of the input before them."""
+    if laid.shared or len(laid.covers) == 1:
+        return list(laid.names)
+    inputs = [
+        problem.run.structure.name(leaf).partition(" ")[2].strip("'") for leaf in range(len(laid.covers))
+    ]
+    each = [cover.named(int(cover.counts[0])) for cover in laid.covers]
+    return [f"{name}: {feature}" for name, own in zip(inputs, each, strict=True) for feature in own]
 
 
 def absence(spec: Any, problem: Problem) -> Any:

@@ -16,6 +16,8 @@ from whence.shares import Shares
 FIRST = 256
 # Up to so many features all their subsets are visited, where as many samples are asked for.
 ENUMERATED = 20
+# So many subsets are drawn at a time: the chances that they are drawn from take 64 times their memory.
+BLOCK = 4096
 
 
 class Plan(Protocol):
@@ -99,12 +101,17 @@ class Chance:
         if d <= ENUMERATED and 2**d <= count + int(self.times.sum()):
             self.exact = True
             return self._entered(all_coalitions(d)(np.arange(2**d)), counted=False)
-        drawn = self.game.problem.random("coalitions", self._rounds).random((count, d)) < self.probability
+        parts = [self._drawn(min(BLOCK, count - first)) for first in range(0, count, BLOCK)]
+        return self._entered(np.concatenate(parts), counted=True)
+
+    def _drawn(self, count: int) -> Coalitions:
+        generator = self.game.problem.random("coalitions", self._rounds)
+        drawn = generator.random((count, self.game.count)) < self.probability
         if not self._rounds:
             # The first is the input itself.
             drawn[0] = True
         self._rounds += 1
-        return self._entered(drawn, counted=True)
+        return drawn
 
     def _entered(self, drawn: Coalitions, counted: bool) -> Coalitions:
         before, new = len(self.times), list[int]()
