@@ -53,7 +53,8 @@ def coalition_tables(found: list[Case], rounds: int, folder: Path) -> Iterator[T
     yield kernel_shap(small, rounds)
     yield at_equal_budget(digits, seeds=3)
     yield occlusion(small, photos, rounds, heavy)
-    yield lime(photos, heavy)
+    if photos:
+        yield lime(photos, heavy)
     yield complete(digits)
     yield smooth(folder)
 

@@ -166,7 +166,7 @@ class Attribution:
 
     @property
     def smooth(self) -> float:
-        """How far an overlay is averaged, in parts of the picture's shorter side: features that are regions keep theirs."""
+        """How far an overlay is averaged, in parts of the picture's shorter side: regions keep their borders."""
         from whence import view
 
         return view.SMOOTH if self.shares is None else 0.0
