@@ -332,8 +332,8 @@ WINGS = {
         "problem", "reaction", "run", "rule", "integrate", "integrand", "visit", "segments", "convergence", "fusion",
         "quadrature", "random_nodes", "way", "taylor", "exact", "path", "held", "guided", "baseline", "background",
         "boundary", "draws", "features/", "coalitions/", "hessians", "kinks", "stretch", "precision",
-        "target", "site", "spatial", "units", "sampler", "moments", "difference", "shares", "structure", "table", "inputs",
-        "chunk", "progress",
+        "target", "site", "spatial", "units", "sampler", "moments", "difference", "shares", "structure", "table",
+        "inputs", "chunk", "progress",
     ),
     "Pictures and files": (
         "preprocess", "pixels", "pictures", "view", "figure", "panel", "tabular_view", "swarm", "interaction_view",
