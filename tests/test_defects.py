@@ -1,8 +1,8 @@
 # ruff: noqa: E402 (what needs PyTorch is imported after the check for it)
 """The defects of today's libraries (docs/design.md names the libraries): each scenario, and what happens here.
 
-The row numbers are those of the list that the project began with; rows 1-8, 21, 28 and 29 belong to methods of
-other wings.
+The row numbers are those of the list that the project began with; rows 1-8, 28 and 29 belong to methods of other
+wings.
 """
 
 import gc
@@ -353,6 +353,27 @@ def test_row_20_after_an_exception_everything_is_as_it_was():
 
 
 # ---- 22-27 ---------------------------------------------------------------------------------------------------
+
+
+SWITCHING = [name for name, each in whence.methods().items() if each.cls.switches]
+
+
+@pytest.mark.parametrize("name", SWITCHING)
+def test_row_21_forwards_are_batched_and_none_is_made_twice(name):
+    """Six features have 64 coalitions: thousands of samples are no reason for thousands of forwards."""
+    batches = []
+
+    def model(x):
+        batches.append(x.copy())
+        return np.tanh(x @ np.arange(1.0, 7.0)) + x[:, 0] * x[:, 1]
+
+    samples = {"samples": 4000} if "samples" in whence.methods()[name].fields else {}
+    whence.explain(model, np.linspace(0.5, 1, 6)[None], name, **samples)
+    # The first two runs look at the answer, and whether it is the same again.
+    asked = np.concatenate(batches[2:])
+    assert len(asked) <= 2**6 - 1
+    assert len(np.unique(asked, axis=0)) == len(asked)
+    assert len(batches) - 2 <= 3 + len(asked) / 4
 
 
 @pytest.mark.parametrize(
