@@ -75,7 +75,9 @@ class RISE(Method):
             pictures = problem.run.pictures and not isinstance(problem.site, Parameter)
             baseline = resolve(self.baseline, pictures)
             if baseline.draws > 1:
-                raise Refused(f"rise covers the input by one baseline; {baseline!r} is {baseline.draws}")
+                raise Refused(
+                    f"rise covers the input by one baseline, and {baseline.draws} were given; give one of them, or features="
+                )
             return _Soft(problem, Draws(problem, baseline), self.cells, self.probability).explained(
                 self._effort()
             )

@@ -179,7 +179,7 @@ class Table:
         some = "rows" if len(places) == count else f"of {count:,} rows"
         run.note(
             f"no baseline was given: the {len(places)} {some} of the frame itself are the background; give "
-            "baseline=frame of ordinary rows to fix it"
+            "baseline=whence.baseline.dataset(rows) to choose others"
         )
         return taken(self.frame, places)
 
