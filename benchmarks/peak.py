@@ -24,8 +24,8 @@ def main(library: str, name: str, size: int, folder: Path) -> None:
     elif library == "whence":
         whence.explain(case.model, case.x, target=case.target, baseline=case.black, steps=size)
     else:
-        patches = whence.features.patches(4)
-        given = {"features": patches, "baseline": case.black, "samples": size}
+        # From the mean of the training pixels, 0, every patch differs.
+        given = {"features": whence.features.patches(4), "baseline": 0.0, "samples": size}
         whence.explain(case.model, case.x, library, target=case.target, **given)
     print(round(peak()))
 

@@ -76,7 +76,8 @@ class RISE(Method):
             baseline = resolve(self.baseline, pictures)
             if baseline.draws > 1:
                 raise Refused(
-                    f"rise covers the input by one baseline, and {baseline.draws} were given; give one of them, or features="
+                    f"rise covers the input by one baseline, and {baseline.draws} were given; give one of them, or "
+                    "features="
                 )
             return _Soft(problem, Draws(problem, baseline), self.cells, self.probability).explained(
                 self._effort()
