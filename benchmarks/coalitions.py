@@ -267,8 +267,8 @@ def _superpixels(case: Case) -> np.ndarray:
 def memory(case: Case, folder: Path) -> Table:
     table = Table(
         "Peak memory of the whole process, by the number of samples",
-        "The median of three fresh processes, with PyTorch, the model and the data in it; 49 patches of a digit, from "
-        "the mean of the training pixels.",
+        "The median of three fresh processes, with PyTorch, the model and the data in it, from the call of "
+        "explain() on; 49 patches of a digit, from the mean of the training pixels.",
         ("method", *(f"{samples:,}" for samples in PEAKS), "last / first", "asked for"),
     )
     for method in ("kernel_shap", "lime"):

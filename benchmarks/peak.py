@@ -8,6 +8,7 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import cases
@@ -26,6 +27,7 @@ def main(library: str, name: str, size: int, folder: Path) -> None:
     else:
         # From the mean of the training pixels, 0, every patch differs.
         given = {"features": whence.features.patches(4), "baseline": 0.0, "samples": size}
+        forget()
         whence.explain(case.model, case.x, library, target=case.target, **given)
     print(round(peak()))
 
@@ -37,6 +39,12 @@ def fresh(library: str, name: str, size: int, folder: Path) -> int:
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed: {done.stderr.strip()}")
     return int(done.stdout)
+
+
+def forget() -> None:
+    """Let the peak start anew where the system can: reading MNIST takes more than some methods, and would hide them."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak() -> float:
