@@ -12,6 +12,8 @@ from whence.coalitions.rounds import Found
 Shares = Float[np.ndarray, "rows features *K"]
 # Samples whose numbers are made floats at a time: what is kept of each is a bit for each feature.
 BLOCK = 4096
+# Pairs of a stratum from which their mean is believed.
+FEW = 8
 
 
 def constrained_least_squares(
@@ -30,49 +32,58 @@ def constrained_least_squares(
     """
     features = pairs.shape[1]
     flat, change = odd.reshape(*odd.shape[:2], -1), change.reshape(len(change), -1)
-    z = pairs - 0.5
-    centred = z - z.mean(1, keepdims=True)
-    gram = (centred * weights[:, None]).T @ centred
+    blocks = [slice(first, first + BLOCK) for first in range(0, len(pairs), BLOCK)]
+    gram = sum(_product(_centred(pairs[b]), weights[b]) for b in blocks)
     # The all-ones direction is fixed by the constraint; anything of the right size there makes the system solvable.
     inverse = np.linalg.pinv(gram + np.trace(gram) / features**2, hermitian=True)
     inverse -= inverse.mean(0) + inverse.mean(1)[:, None] - inverse.mean()
     level = change / features
-    target = flat - z.sum(1)[None, :, None] * level[:, None]
-    influence = (centred @ inverse) * weights[:, None]
-    slopes = np.einsum("pd,npk->ndk", influence, target)
+    target = flat - (pairs.sum(1) - features / 2)[None, :, None] * level[:, None]
+    slopes = np.zeros((len(flat), features, flat.shape[2]))
+    for b in blocks:
+        slopes += np.einsum("pd,npk->ndk", (_centred(pairs[b]) @ inverse) * weights[b, None], target[:, b])
     shares = slopes + level[:, None]
     shape = (len(odd), features, *odd.shape[2:])
     if not missing.any():
         return shares.reshape(shape), np.zeros(shape)
     if len(pairs) < features:
         return shares.reshape(shape), None
-    # A pair that pulls the fit towards itself leaves a smaller residual than it would have had (MacKinnon, White 1985).
-    pull = np.einsum("pd,pd->p", influence, centred)
-    residual = target - np.einsum("pd,ndk->npk", centred, slopes)
-    residual /= np.sqrt(np.maximum(1 - pull, 1 / len(pairs)))[:, None]
-    variance = _stratified(influence, residual, stratum, missing)
+    variance = np.zeros_like(slopes)
+    for number in np.flatnonzero(missing):
+        mine = np.flatnonzero(stratum == number)
+        if len(mine):
+            variance += missing[number] * _spread(pairs, weights, target, inverse, slopes, mine)
     return shares.reshape(shape), np.sqrt(variance).reshape(shape)
 
 
-def _stratified(
-    influence: Float[np.ndarray, "pairs features"],
-    residual: Float[np.ndarray, "rows pairs K"],
-    stratum: Int[np.ndarray, "pairs"],
-    missing: Float[np.ndarray, "strata"],
+def _centred(pairs: Bool[np.ndarray, "pairs features"]) -> Float[np.ndarray, "pairs features"]:
+    return pairs - pairs.mean(1, keepdims=True)
+
+
+def _spread(
+    pairs: Bool[np.ndarray, "pairs features"],
+    weights: Float[np.ndarray, "pairs"],
+    target: Float[np.ndarray, "rows pairs K"],
+    inverse: Float[np.ndarray, "features features"],
+    slopes: Float[np.ndarray, "rows features K"],
+    mine: Int[np.ndarray, "some"],
 ) -> Float[np.ndarray, "rows features K"]:
-    """Return Σ over strata of what their residuals add to the variance of each share."""
-    found = np.zeros((residual.shape[0], influence.shape[1], residual.shape[2]))
-    for number in np.flatnonzero(missing):
-        mine = np.flatnonzero(stratum == number)
-        if not len(mine):
-            continue
-        part, rest = influence[mine], residual[:, mine]
-        squares = np.einsum("pd,npk->ndk", part**2, rest**2)
-        mean = np.einsum("pd,npk->ndk", part, rest) / len(mine)
-        # Of few pairs the mean is no better known than the spread: then the larger, uncentred sum is the honest one.
-        centred = squares - len(mine) * mean**2 if len(mine) >= 8 else squares
-        found += missing[number] * centred * len(mine) / max(1, len(mine) - 1)
-    return np.maximum(found, 0.0)
+    """Return what the residuals of one stratum add to the variance of each share."""
+    squares, mean = np.zeros_like(slopes), np.zeros_like(slopes)
+    for first in range(0, len(mine), BLOCK):
+        some = mine[first : first + BLOCK]
+        centred = _centred(pairs[some])
+        influence = (centred @ inverse) * weights[some, None]
+        residual = target[:, some] - np.einsum("pd,ndk->npk", centred, slopes)
+        # A pair that pulls the fit towards itself leaves a smaller residual than it would have had (MacKinnon, White
+        # 1985).
+        pull = np.einsum("pd,pd->p", influence, centred)
+        residual /= np.sqrt(np.maximum(1 - pull, 1 / len(pairs)))[:, None]
+        squares += np.einsum("pd,npk->ndk", influence**2, residual**2)
+        mean += np.einsum("pd,npk->ndk", influence, residual) / len(mine)
+    # Of few pairs the mean is no better known than the spread: then the larger, uncentred sum is the honest one.
+    centred = squares - len(mine) * mean**2 if len(mine) >= FEW else squares
+    return np.maximum(centred, 0.0) * len(mine) / max(1, len(mine) - 1)
 
 
 def shapley_values(values: Float[np.ndarray, "rows coalitions *K"], features: int) -> Shares:

@@ -19,13 +19,14 @@ from whence.coalitions.fusion import Fused, fused
 from whence.draws import Draws
 from whence.errors import Diverged, Refused
 from whence.features.covers import Features, Masks, Rows
+from whence.naming import floating
 from whence.problem import Problem
 from whence.shares import Shares
 
 Coalitions = Bool[np.ndarray, "coalitions features"]
 Values = Float[np.ndarray, "rows coalitions *K"]
-# Names of more features than these are numbers that nobody reads.
-MOST_NAMES = 256
+# So many rounding errors apart, two numbers are the same: black is black by whatever way it was worked out.
+ROUNDINGS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,16 +132,30 @@ class Game:
 
     def differing(self) -> Bool[np.ndarray, "rows features"]:
         """Return which features are other numbers where they are absent, by any of the baseline's draws."""
-        problem, ops = self.problem, self.problem.ops
+        problem = self.problem
         rows = np.arange(len(problem.rows))
         found = np.zeros((len(rows), self.count), dtype=bool)
         for draw in range(self.draws.count):
             absent = self.draws.at(rows, np.full(len(rows), draw))
-            masks = tuple(ops.numpy(x != b) for x, b in zip(problem.point, absent, strict=True))
+            masks = tuple(self._apart(x, b) for x, b in zip(problem.point, absent, strict=True))
             found |= self.features.touched(masks)
             if found.all():
                 break
         return found
+
+    def _apart(self, x: Array, absent: Array) -> Bool[np.ndarray, "rows ..."]:
+        """Return which numbers are others than where they are absent; in their last few digits they are the same."""
+        ops = self.problem.ops
+        one, two = (
+            ops.numpy(ops.wide(x) if ops.is_float(x) else x),
+            ops.numpy(ops.wide(absent) if ops.is_float(x) else absent),
+        )
+        if not ops.is_float(x) or self.problem.run.structure.table is not None:
+            return one != two
+        digits = ROUNDINGS * {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23}.get(
+            floating(x), 2.0**-52
+        )
+        return np.abs(one - two) > digits * np.maximum(np.abs(one), np.abs(two))
 
     def part(self, rows: Rows) -> Game:
         """Return the games of some rows, with a count of their own."""
