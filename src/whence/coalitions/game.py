@@ -27,6 +27,7 @@ Coalitions = Bool[np.ndarray, "coalitions features"]
 Values = Float[np.ndarray, "rows coalitions *K"]
 # So many rounding errors apart, two numbers are the same: black is black by whatever way it was worked out.
 ROUNDINGS = 4
+EPSILON = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23}
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,15 +147,10 @@ class Game:
     def _apart(self, x: Array, absent: Array) -> Bool[np.ndarray, "rows ..."]:
         """Return which numbers are others than where they are absent; in their last few digits they are the same."""
         ops = self.problem.ops
-        one, two = (
-            ops.numpy(ops.wide(x) if ops.is_float(x) else x),
-            ops.numpy(ops.wide(absent) if ops.is_float(x) else absent),
-        )
         if not ops.is_float(x) or self.problem.run.structure.table is not None:
-            return one != two
-        digits = ROUNDINGS * {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23}.get(
-            floating(x), 2.0**-52
-        )
+            return ops.numpy(x != absent)
+        one, two = (ops.numpy(ops.wide(each)) for each in (x, absent))
+        digits = ROUNDINGS * EPSILON.get(floating(x), 2.0**-52)
         return np.abs(one - two) > digits * np.maximum(np.abs(one), np.abs(two))
 
     def part(self, rows: Rows) -> Game:
