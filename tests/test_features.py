@@ -289,7 +289,7 @@ def test_each_input_has_features_of_its_own_kind():
     model = lambda a, b: a.sum((1, 2, 3)) * b.sum(1)  # noqa: E731
     found = whence.explain(model, (picture, row), "feature_ablation", features=(features.grid(2), "columns"))
     assert found.shares.shape == (2, 7)
-    assert found.settings["feature_names"][3:5] == ["patch 3", "column 0"]
+    assert found.settings["feature_names"][3:5] == ["0: patch 3", "1: column 0"]
     assert np.allclose(found.shares[:, 4:], picture.sum((1, 2, 3))[:, None] * row)
 
 
