@@ -327,3 +327,17 @@ def test_one_feature_alone_has_the_whole_difference():
             found = whence.explain(smooth(3), rows_of(1, 3), method.name, features=np.zeros(3, int), **fields)
             wanted = leave_one_out(*game_of(smooth(3), rows_of(1, 3)[0], np.zeros((1, 3)), np.zeros(3, int)))
             assert np.allclose(found.shares[0], wanted), method.name
+
+
+def test_a_mask_stands_beside_other_kinds():
+    def model(one, two):
+        return one @ np.arange(1.0, 5.0) + two.sum(1)
+
+    inputs = np.ones((1, 4)), np.ones((1, 2))
+    for kinds in (
+        (np.array([0, 0, 1, 1]), "elements"),
+        (whence.features.mask([0, 0, 1, 1]), None),
+        ([0, 0, 1, 1], "columns"),
+    ):
+        found = whence.explain(model, inputs, "feature_ablation", features=kinds)
+        assert np.allclose(found.shares, [[3, 7, 1, 1]])

@@ -60,10 +60,38 @@ def test_over_every_subset_it_is_weighted_ridge(ridge, width):
     f, x = smooth(7), rows_of(1, 7)
     found, design = seen_by(whence.LIME(ridge=ridge, kernel_width=width), f, x)
     assert len(design) == 2**7
-    wanted, fidelity = lime_of_pictures(design, f(np.where(design, x, 0)), ridge, width or 0.25)
+    # All subsets together weigh as much as the 1,000 draws that they stand for.
+    shrunk = ridge * 2**7 / 1000
+    wanted, fidelity = lime_of_pictures(design, f(np.where(design, x, 0)), shrunk, width or 0.25)
     assert np.abs(found.values[0] - wanted).max() <= SAME
     assert found.fidelity[0] == pytest.approx(fidelity, abs=SAME)
     assert (found.error == 0).all() and found.evaluations[0] == 2**7 - 1
+
+
+@pytest.mark.parametrize("d", [3, 5])
+def test_few_features_are_not_shrunk_more_than_many(d):
+    weights = np.arange(1.0, d + 1)
+    found = whence.explain(lambda z: z @ weights, np.ones((1, d)), "lime")
+    assert np.abs(found.values[0] / weights - 1).max() <= 0.05
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4])
+def test_a_background_that_fills_no_bins_is_said_and_columns_go_on_and_off(rows):
+    background = np.random.default_rng(0).normal(size=(rows, 3))
+    weights = np.array([1.0, 2.0, 3.0])
+    fields = {"baseline": whence.baseline.dataset(background), "ridge": 1e-9}
+    found = whence.explain(lambda z: z @ weights, np.full((1, 3), 5.0), "lime", **fields)
+    assert any("fill no quartiles" in note for note in found.notes)
+    assert np.abs(found.values[0] - weights * (5 - background.mean(0))).max() <= 1e-5
+
+
+def test_a_table_takes_windows_and_a_mask_of_one_number():
+    background = whence.baseline.dataset(np.random.default_rng(0).normal(size=(50, 4)))
+    for features in (whence.features.patches(2, 1), np.zeros((1, 1), dtype=int)):
+        found = whence.explain(
+            lambda z: z.sum(1), np.ones((1, 4)), "lime", baseline=background, features=features
+        )
+        assert np.isfinite(found.values).all()
 
 
 @pytest.mark.parametrize("ridge", [0.0, 1.0])
@@ -84,7 +112,8 @@ def test_only_the_largest_are_kept_and_fitted_again():
     found, design = seen_by(whence.LIME(ridge=0.5, keep=3), f, x[:1])
     chosen = np.sort(np.argsort(-np.abs(every.values[0]))[:3])
     assert np.flatnonzero(found.values[0]).tolist() == chosen.tolist()
-    wanted = lime_weights(design, f(np.where(design, x[:1], 0)), 0.5, chosen)
+    # All subsets together weigh as much as 1,000 draws.
+    wanted = lime_weights(design, f(np.where(design, x[:1], 0)), 0.5 * 2**8 / 1000, chosen)
     assert np.abs(found.values[0, chosen] - wanted).max() <= SAME
     more = whence.explain(f, x, "lime", ridge=0.5, keep=100)
     assert np.array_equal(more.values, every.values)

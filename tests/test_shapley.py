@@ -275,3 +275,21 @@ def test_a_budget_that_is_too_small_for_two_orders_is_refused():
 def test_a_tolerance_may_be_numpys_own_number():
     found = whence.explain(smooth(3), rows_of(1, 3), "kernel_shap", rtol=np.float32(0.1))
     assert found.converged.all()
+
+
+def test_orders_take_the_rows_of_a_background_by_chance():
+    """A frame sorted by something must not show its first rows alone."""
+    rows = np.sort(np.random.default_rng(0).normal(size=(100, 3)), 0) * 3
+    weights, fields = np.array([1.0, 2.0, 3.0]), {"baseline": whence.baseline.dataset(rows)}
+    exact = whence.explain(lambda x: x @ weights, np.ones((1, 3)), "exact_shapley", **fields).values
+    found = whence.explain(lambda x: x @ weights, np.ones((1, 3)), "shapley_sampling", **fields)
+    assert (np.abs(found.values - exact) <= 4 * found.standard_error).all()
+    # Each row once: with as many pairs of orders as rows nothing is left to chance in a sum.
+    every = whence.explain(lambda x: x @ weights, np.ones((1, 3)), "shapley_sampling", samples=200, **fields)
+    assert np.abs(every.values - exact).max() <= 1e-12
+
+
+@pytest.mark.parametrize("name", ["kernel_shap", "lime", "shapley_sampling", "rise", "shapley_interaction"])
+def test_a_limit_without_a_tolerance_is_not_ignored(name):
+    with pytest.raises(whence.BadInput, match="give rtol="):
+        whence.explain(smooth(3), rows_of(1, 3), name, max_evaluations=100)

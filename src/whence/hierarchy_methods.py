@@ -122,7 +122,7 @@ class ShapleyInteraction(Method):
         return effort("shapley_interaction", self.samples, self.rtol, self.max_evaluations, DEFAULT_SAMPLES)
 
     def attribute(self, problem: Problem) -> Shares:
-        return play(problem, self.features, laying.few, self.baseline, self._explained, dummies=False)
+        return play(problem, self.features, laying.few, self.baseline, self._explained, only_differing=True)
 
     def _explained(self, game: Game) -> Shares:
         asked = self._effort()

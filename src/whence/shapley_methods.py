@@ -51,7 +51,7 @@ class ExactShapley(Method):
     switches = True
 
     def attribute(self, problem: Problem) -> Shares:
-        return play(problem, self.features, laying.few, self.baseline, _exact, dummies=False)
+        return play(problem, self.features, laying.few, self.baseline, _exact, only_differing=True)
 
 
 def _exact(game: Game) -> Shares:
@@ -110,7 +110,9 @@ class KernelShap(Method):
         return effort("kernel_shap", self.samples, self.rtol, self.max_evaluations, DEFAULT_SAMPLES)
 
     def attribute(self, problem: Problem) -> Shares:
-        return play(problem, self.features, laying.coarse, self.baseline, self._explained, dummies=False)
+        return play(
+            problem, self.features, laying.coarse, self.baseline, self._explained, only_differing=True
+        )
 
     def _explained(self, game: Game) -> Shares:
         if game.count > MOST_FEATURES:
@@ -193,7 +195,9 @@ class ShapleySampling(Method):
         return effort("shapley_sampling", self.samples, self.rtol, self.max_evaluations, DEFAULT_ORDERS, 4)
 
     def attribute(self, problem: Problem) -> Shares:
-        return play(problem, self.features, laying.coarse, self.baseline, self._explained, dummies=False)
+        return play(
+            problem, self.features, laying.coarse, self.baseline, self._explained, only_differing=True
+        )
 
     def _explained(self, game: Game) -> Shares:
         asked, orders = self._effort(), Permutations(game)
@@ -201,4 +205,9 @@ class ShapleySampling(Method):
         count = orders.cost * (FIRST if asked.samples is None else -(-asked.samples // 2))
         if game.count <= MOST_EXACT and 2**game.count <= count and game.draws.count == 1:
             return _exact(game)
+        if self.samples == DEFAULT_ORDERS and asked.samples is not None and orders.cost * 10 > asked.most:
+            raise Refused(
+                f"shapley_sampling: {DEFAULT_ORDERS} orders of {game.count:,} features take {orders.cost * 10:,} "
+                "subsets; group them (features=...), or say with samples= how many orders you can wait for"
+            )
         return orders.explained(asked)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from whence.background import DataSet
 from whence.coalitions import lime_table
 from whence.coalitions.effort import Effort, above_zero, effort
 from whence.coalitions.estimate import fitted
@@ -84,8 +83,9 @@ class LIME(Method):
         return play(problem, self.features, laying.coarse, self.baseline, self._explained)
 
     def _explained(self, game: Game) -> Shares:
-        table = isinstance(absence(self.baseline, game.problem), DataSet) and lime_table.is_table(game)
-        if table and self.bins is not None:
+        if self.bins is not None and lime_table.is_table(
+            game, absence(self.baseline, game.problem), self.bins
+        ):
             return lime_table.explained(game, self, self._effort())
         plan = _Near(game, self._weights(WIDTH, _cosine), self.ridge, self.keep)
         return sampled(game, plan, self._effort(), efficient=False)
@@ -116,5 +116,5 @@ class _Near(Chance, Plan):
         self.weights, self.ridge, self.keep = weights, ridge, keep
 
     def found(self, game: Game, values: Values) -> Found:
-        weights = self.weights(self.coalitions) * self.times
+        weights = self.weights(self.coalitions) * self.times * self.each
         return fitted(self.coalitions, weights, self.times, values, self.ridge, self.keep, self.exact)

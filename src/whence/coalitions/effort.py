@@ -35,6 +35,10 @@ def effort(method: str, samples: Any, rtol: Any, most: Any, default: int, least:
         )
     if rtol is not None:
         rtol = above_zero(rtol, f"{method}: rtol", "0.05")
+    if most is not None and rtol is None:
+        raise BadInput(
+            f"{method}: max_evaluations={most} is the limit of a tolerance; give rtol= with it, or samples= instead"
+        )
     count = whole(samples, f"{method}: samples", least)
     limit = MOST if most is None else whole(most, f"{method}: max_evaluations", least)
     return Effort(count if rtol is None else None, rtol, limit)

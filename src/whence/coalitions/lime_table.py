@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from whence.backends import Array
+from whence.background import DataSet
 from whence.coalitions.effort import Effort
 from whence.coalitions.estimate import fitted
 from whence.coalitions.game import Game
 from whence.coalitions.rounds import SURE
 from whence.errors import BadInput
 from whence.features.covers import Labels
-from whence.shares import Shares
+from whence.shares import Shares, joined
 
 if TYPE_CHECKING:
     from whence.surrogate_methods import LIME
@@ -24,16 +25,23 @@ WIDTH = 0.75
 FIRST = 256
 
 
-def is_table(game: Game) -> bool:
-    """Tell whether a problem is one table whose features are its columns (or groups of them)."""
-    return len(game.problem.point) == 1 and game.problem.point[0].ndim == 2 and game.problem.site is None
+def is_table(game: Game, absent: Any, bins: str) -> bool:
+    """Tell whether a problem is one table whose features are columns or groups of them, with rows to fill bins."""
+    problem, cover = game.problem, game.features.covers[0]
+    columns = len(problem.point) == 1 and problem.point[0].ndim == 2 and problem.site is None
+    if not (columns and isinstance(cover, Labels) and isinstance(absent, DataSet)):
+        return False
+    if absent.draws <= BINS[bins]:
+        problem.run.note(
+            f"lime: {absent.draws} rows of background fill no {bins}s; each column is switched on and off instead"
+        )
+        return False
+    return True
 
 
 def explained(game: Game, method: LIME, asked: Effort) -> Shares:
     """Return the surrogate of each row of a table, one after the other: what is near it is its own."""
     rows = [_row(game.part(np.array([row])), method, asked) for row in range(len(game.problem.rows))]
-    from whence.shares import joined
-
     return joined(game.problem.ops, rows)
 
 
@@ -45,6 +53,13 @@ def _row(game: Game, method: LIME, asked: Effort) -> Shares:
     own = problem.ops.numpy(problem.point[0])[0].astype(np.float64)
     coded = problem.run.structure.coded(background.shape[1])
     same = _same_bin(own, background, coded, BINS[method.bins or "quartile"])
+    alone = [int(column) for column in np.flatnonzero(~same.any(0))]
+    if alone:
+        names = problem.run.columns
+        problem.run.note(
+            f"lime: no row of the background is in the input's bin of {'column' if names is None else ''} "
+            f"{', '.join(str(each) if names is None else repr(names[each]) for each in alone)}: its weight says little"
+        )
     labels = game.features.covers[0]
     assert isinstance(labels, Labels)
     wide = method.kernel_width or WIDTH * np.sqrt(d)
@@ -79,7 +94,7 @@ def _looked(
     columns = np.arange(len(own))
     rows = np.where(drawn < 0, own, background[drawn, columns])
     inside = np.where(drawn < 0, True, same[drawn, columns])
-    label = labels.labels[0]
+    label = np.broadcast_to(labels.labels[0], own.shape)
     # Columns of no feature stay as they are; a group is in its bin where all its columns are.
     rows = np.where(label < 0, own, rows)
     present = np.stack([inside[:, label == feature].all(1) for feature in range(game.count)], 1)
@@ -110,6 +125,11 @@ def _same_bin(
     # As lime has it: a value on an edge belongs below.
     place = (background[:, None] > edges).sum(1)
     mine = (own > edges).sum(0)
-    few = np.array([len(np.unique(column)) <= bins for column in background.T])
+    few = np.array(
+        [
+            len(np.unique(column)) <= bins and value in column
+            for column, value in zip(background.T, own, strict=True)
+        ]
+    )
     exact = coded | few
     return np.where(exact, background == own, place == mine)

@@ -145,6 +145,9 @@ def _correlations(game: Game) -> Float[np.ndarray, "joins 4"] | None:
         return None
     every = np.arange(draws.count)
     rows = problem.ops.numpy(draws.at(np.zeros_like(every), every)[0]).astype(np.float64)
+    for column in np.flatnonzero(problem.run.structure.coded(rows.shape[1])):
+        # A code's size means nothing: words are counted off.
+        rows[:, column] = np.unique(rows[:, column], return_inverse=True)[1]
     with np.errstate(invalid="ignore", divide="ignore"):
         related = np.nan_to_num(np.abs(np.corrcoef(rows.T)))
     distance = np.clip(1 - related, 0, 1)

@@ -90,12 +90,22 @@ class Permutations:
         game, d = self.game, self.game.count
         ranks = np.stack([game.problem.random("orders", first + j).permutation(d) for j in range(pairs)])
         ranks = np.stack([ranks, d - 1 - ranks], 1).reshape(-1, d)
-        draw = np.repeat((first + np.arange(pairs)) % game.draws.count, 2)
+        draw = np.repeat(self._rows(first, pairs), 2)
         gains = np.diff(self._values(ranks, draw), axis=2)
         index = ranks.reshape(1, len(ranks), d, *(1,) * (gains.ndim - 3))
         each = np.take_along_axis(gains, np.broadcast_to(index, gains.shape), 2)
         for j in range(pairs):
             self.moments.add((each[:, 2 * j : 2 * j + 2].mean(1),))
+
+    def _rows(self, first: int, pairs: int) -> Int[np.ndarray, "pairs"]:
+        """Return each pair's draw of the baseline: in an order of chance, every one once before any comes again."""
+        game, count = self.game, self.game.draws.count
+        numbers = first + np.arange(pairs)
+        orders = {
+            each: game.problem.random("background", each).permutation(count)
+            for each in {*(numbers // count).tolist()}
+        }
+        return np.array([orders[number // count][number % count] for number in numbers.tolist()])
 
     def _values(
         self, ranks: Int[np.ndarray, "orders features"], draw: Int[np.ndarray, "orders"]

@@ -30,11 +30,11 @@ def play(
     default: Callable[[Problem, Array], Any],
     baseline: Any,
     explain: Callable[[Game], Shares],
-    dummies: bool = True,
+    only_differing: bool = False,
 ) -> Shares:
     """Explain the games of a problem's rows; rows with other numbers of features are games of their own.
 
-    Without `dummies` only features play that can make a difference: whose numbers are others where they are absent.
+    With `only_differing` those features alone play whose numbers are others where they are absent.
     """
     laid, absent = laying.lay(problem, spec, default), absence(baseline, problem)
     _record(problem, laid)
@@ -43,7 +43,7 @@ def play(
         game = Game(problem, laid, Draws(problem, absent))
         if len(rows) < len(problem.rows):
             game = game.part(rows)
-        split = _by_idleness(game) if dummies else _without_dummies(game)
+        split = _without_dummies(game) if only_differing else _by_idleness(game)
         games += [(rows[some], part) for some, part in split]
     parts = [explain(game) if game.count else _nothing(game) for _, game in games]
     back = np.argsort(np.concatenate([rows for rows, _ in games]))

@@ -84,7 +84,7 @@ class Chance:
         self.least = min(4, 2**game.count)
         self.coalitions = np.zeros((0, game.count), dtype=bool)
         self.times = np.zeros(0, dtype=np.int64)
-        self.exact = False
+        self.exact, self.each = False, 1.0
         self._places: dict[bytes, int] = {}
         self._rounds = 0
 
@@ -99,7 +99,8 @@ class Chance:
         if self.exact:
             return self.coalitions[:0]
         if d <= ENUMERATED and 2**d <= count + int(self.times.sum()):
-            self.exact = True
+            # All of them together weigh as much as the draws that were asked for.
+            self.exact, self.each = True, (count + int(self.times.sum())) / 2**d
             return self._entered(all_coalitions(d)(np.arange(2**d)), counted=False)
         parts = [self._drawn(min(BLOCK, count - first)) for first in range(0, count, BLOCK)]
         return self._entered(np.concatenate(parts), counted=True)

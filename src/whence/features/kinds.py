@@ -180,6 +180,11 @@ class Given:
     def __repr__(self) -> str:
         return f"mask({short(self.masks)})"
 
+    def cover(self, problem: Problem, leaf: Array) -> Cover:
+        from whence.features.laying import masked
+
+        return masked(problem, [self.masks], [leaf])[0]
+
 
 def _starts(size: int, window: int, stride: int) -> np.ndarray:
     """Return where windows begin: up to the first that reaches the end."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from jaxtyping import Int
 from whence.backends import Array
 from whence.errors import BadInput
 from whence.features import columns, elements, resolve, superpixels, tokens
-from whence.features.covers import Cover, Features, Labels
+from whence.features.covers import Features, Labels
 from whence.features.kinds import Given, Grid, space
 
 if TYPE_CHECKING:
@@ -31,10 +31,17 @@ def lay(problem: Problem, spec: Any, default: Callable[[Problem, Array], Any]) -
         BadInput: the specification cannot be meant.
         Refused: it does not fit the arrays, or there is no feature at all.
     """
-    if isinstance(spec, Given) or _is_mask(spec):
-        return Features(_masked(problem, spec.masks if isinstance(spec, Given) else spec), shared=True)
-    several = isinstance(spec, (tuple, dict))
-    parts = problem.run.structure.parts(spec) if several and problem.site is None else [spec]
+    whole = spec.masks if isinstance(spec, Given) else spec
+    several = isinstance(whole, (tuple, dict)) and problem.site is None
+    parts: list[Any] = _each(problem, whole) if several else [whole]
+    if all(map(_is_mask, parts)):
+        # Equal numbers in two inputs are one feature.
+        if len(parts) != len(problem.point):
+            raise BadInput(
+                f"features: {len(parts)} masks are given for {len(problem.point)} inputs; give one for each"
+            )
+        return Features(masked(problem, parts, problem.point), shared=True)
+    parts = [Given(part) if _is_mask(part) else part for part in parts]
     if len(parts) == 1:
         parts = parts * len(problem.point)
     if len(parts) != len(problem.point):
@@ -80,22 +87,29 @@ def is_picture(problem: Problem, leaf: Array) -> bool:
     return leaf.ndim == 4 or (problem.run.pictures and problem.site is None and leaf.ndim == 3)
 
 
-def _is_mask(spec: Any) -> bool:
-    parts = (
-        list(spec.values()) if isinstance(spec, dict) else list(spec) if isinstance(spec, tuple) else [spec]
-    )
-    return any(hasattr(part, "dtype") or isinstance(part, list) for part in parts)
+def _each(problem: Problem, spec: Any) -> list[Any]:
+    """Return what is said of each input that is there; None is its default."""
+    structure = problem.run.structure
+    if isinstance(spec, dict):
+        if structure.kind is not dict or set(spec) - set(structure.keys):
+            raise BadInput(
+                f"features: {list(spec)} does not name the inputs, which are {list(structure.keys)}"
+            )
+        spec = tuple(spec.get(key) for key in structure.keys)
+    if len(spec) != len(structure.present):
+        return list(spec)
+    return [part for part, there in zip(spec, structure.present, strict=True) if there]
 
 
-def _masked(problem: Problem, masks: Any) -> tuple[Cover, ...]:
-    parts = problem.run.structure.parts(masks) if problem.site is None else [masks]
-    if len(parts) != len(problem.point):
-        raise BadInput(
-            f"features: {len(parts)} masks are given for {len(problem.point)} inputs; give one for each"
-        )
+def _is_mask(part: Any) -> bool:
+    return hasattr(part, "dtype") or isinstance(part, list)
+
+
+def masked(problem: Problem, parts: Sequence[Any], leaves: Sequence[Array]) -> tuple[Labels, ...]:
+    """Return the covers of arrays by a user's masks, one for each; equal numbers are one feature."""
     arrays = [
         _beside(problem, np.asarray(part) if not hasattr(part, "detach") else problem.ops.numpy(part), leaf)
-        for part, leaf in zip(parts, problem.point, strict=True)
+        for part, leaf in zip(parts, leaves, strict=True)
     ]
     known = np.unique(np.concatenate([array.ravel() for array in arrays]))
     known = known[known >= 0]
