@@ -135,8 +135,7 @@ class _Walk:
             numbers[:, first:stop] = (*told, size)
             if self.grouping is not None:
                 held[first:stop] = self.grouping.sums(row, parts)
-            for write in writes:
-                write()
+            self.totals[:] = [write() for write in writes]
             problem.run.progress.advance(len(row))
             return y
 
@@ -190,7 +189,7 @@ class _Walk:
         )
         return ends, np.where(before <= narrow, before, 0) + np.where(after <= narrow, after, 0)
 
-    def _fold(self, row: np.ndarray, width: np.ndarray, parts: list[Array]) -> list[Callable[[], None]]:
+    def _fold(self, row: np.ndarray, width: np.ndarray, parts: list[Array]) -> list[Callable[[], Array]]:
         return [
             self.problem.ops.accumulate(total, row, width, part.reshape(len(row), -1))
             for total, part in zip(self.totals, parts, strict=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 
@@ -43,8 +43,8 @@ def integrate(problem: Problem, start: Leaves, path: Guided, accuracy: Accuracy)
         change = np.asarray(sum(norms(ops, new - old, keep) for new, old in both))
         size = np.asarray(sum(norms(ops, new, keep) for new, _ in both))
         error[active] = np.where(change == 0, 0.0, change / np.where(size == 0, np.inf, size))
-        for leaf, new in zip(best.values, fine.values, strict=True):
-            ops.put(leaf, active, new)
+        pairs = zip(best.values, fine.values, strict=True)
+        best = replace(best, values=tuple(ops.put(leaf, active, new) for leaf, new in pairs))
         evaluations[active] += steps
         trace = _replaced(trace, fine.trace, active)
         active = active[(error[active] > accuracy.rtol).reshape(len(active), -1).any(1)]

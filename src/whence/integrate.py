@@ -162,8 +162,8 @@ def _to_tolerance(
             chosen[gone] = False
             state.refine(chosen)
             verdict = judge(state, active, rise[active])
-            for leaf, new in zip(values, verdict.values, strict=True):
-                problem.ops.put(leaf, active, new)
+            pairs = zip(values, verdict.values, strict=True)
+            values = tuple(problem.ops.put(leaf, active, new) for leaf, new in pairs)
             error[active], smooth[active] = verdict.error, verdict.smooth
             incomplete[active] = verdict.incomplete
     except KeyboardInterrupt:

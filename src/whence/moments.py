@@ -67,7 +67,7 @@ class Running:
     squares: Array
 
     def merge(
-        self, ops: Operations, rows: slice | np.ndarray, count: np.ndarray, mean: Array, squares: Array
+        self, ops: Operations, rows: np.ndarray, count: np.ndarray, mean: Array, squares: Array
     ) -> Callable[[], None]:
         """Fold another group's moments into some rows (Chan, Golub, LeVeque 1979), once the result is called."""
         before = self.count[rows]
@@ -81,7 +81,11 @@ class Running:
         new_squares = self.squares[rows] + squares + delta * delta * per_row(before * count / total)
 
         def write() -> None:
-            self.mean[rows], self.squares[rows], self.count[rows] = new_mean, new_squares, total
+            self.mean, self.squares = (
+                ops.put(self.mean, rows, new_mean),
+                ops.put(self.squares, rows, new_squares),
+            )
+            self.count[rows] = total
 
         return write
 

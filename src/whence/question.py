@@ -105,7 +105,7 @@ def _is_fitted_by_shape(call: Call) -> bool:
 def _watched(raw: Problem, site: Layer) -> Array:
     """Answer with a graph from the layer on, where one chunk holds all rows: then there need be no second run."""
     run = raw.run
-    if run.neuron is not None or not run.chunks.holds(len(raw.rows)):
+    if run.neuron is not None or run.backend.compiled or not run.chunks.holds(len(raw.rows)):
         return _answer(raw)
     try:
         output, seen = run.forward(raw.inputs, raw.rows, Tap(site.name, site.call, site.input, leaf=True))

@@ -138,14 +138,21 @@ def _improved(ops: Operations, shares: Shares, rows: Int[np.ndarray, "some"], ne
         old[rows] = getattr(new, name)[better]
         return old
 
-    pairs = [(shares.values, new.values)]
-    if shares.standard_error is not None and new.standard_error is not None:
-        pairs.append((shares.standard_error, new.standard_error))
-    for leaves, found in pairs:
-        for leaf, part in zip(leaves, found, strict=True):
-            ops.put(leaf, rows, ops.take(part, better))
+    def put_all(old: Leaves, found: Leaves) -> Leaves:
+        pairs = zip(old, found, strict=True)
+        return tuple(ops.put(leaf, rows, ops.take(part, better)) for leaf, part in pairs)
+
+    spread = shares.standard_error
+    if spread is not None and new.standard_error is not None:
+        spread = put_all(spread, new.standard_error)
     numbers = {name: put(name) for name in ("error", "residual", "baseline_output")}
-    return replace(shares, evaluations=evaluations, **numbers)
+    return replace(
+        shares,
+        values=put_all(shares.values, new.values),
+        standard_error=spread,
+        evaluations=evaluations,
+        **numbers,
+    )
 
 
 def _total(arrays: Sequence[Array]) -> Array:

@@ -148,8 +148,11 @@ class Segments:
             Visit.plain(self.rows[row[of]], u**2, of, u * width, len(row)),
         )
         self.nodes.add(row[of], u, found.output, found.slope)
-        for leaf, (total, change) in enumerate(zip(self.total, self.change, strict=True)):
-            self._take_in(total, change, found.sums[leaf], row * self.count + segment)
+        pairs = [
+            self._taken_in(total, change, new, row * self.count + segment)
+            for total, change, new in zip(self.total, self.change, found.sums, strict=True)
+        ]
+        self.total, self.change = (tuple(each) for each in zip(*pairs, strict=True))
         added = np.zeros((len(row), *found.slope.shape[1:]))
         np.add.at(added, of, found.slope * (u * width).reshape(-1, *(1,) * (found.slope.ndim - 1)))
         half = self.slope_total[row, segment] / 2
@@ -159,12 +162,12 @@ class Segments:
         touched = np.unique(row)
         self.probed[touched] = self._products(touched)
 
-    def _take_in(self, total: Array, change: Array, new: Array, place: Chosen) -> None:
+    def _taken_in(self, total: Array, change: Array, new: Array, place: Chosen) -> tuple[Array, Array]:
         ops = self.problem.ops
         flat, difference = (leaf.reshape(-1, *leaf.shape[2:]) for leaf in (total, change))
         half = ops.take(flat, place) / 2
-        ops.put(flat, place, half + new)
-        ops.put(difference, place, new - half)
+        both = ops.put(flat, place, half + new), ops.put(difference, place, new - half)
+        return both[0].reshape(total.shape), both[1].reshape(change.shape)
 
     def shares(self, rows: Int[np.ndarray, "some"]) -> tuple[Leaves, Leaves]:
         """Return the shares of some rows, and by how much each segment's last halving changed them in all.

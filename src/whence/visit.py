@@ -62,9 +62,7 @@ def visit(problem: Problem, integrand: Integrand, todo: Visit) -> Visited:
         Refused: an output or a gradient is not finite; the message names the node and the example.
     """
     ops, classes, pairs = problem.ops, problem.output.shape[1:], len(todo.row)
-    sums = tuple(
-        ops.zeros((todo.cells, *classes, *leaf.shape[1:]), ops.wide(leaf[:1])) for leaf in integrand.like
-    )
+    sums = [ops.zeros((todo.cells, *classes, *leaf.shape[1:]), ops.wide(leaf[:1])) for leaf in integrand.like]
     output = np.zeros((pairs, *classes))
     slope = np.zeros_like(output)
     number = np.zeros(pairs, dtype=int) if todo.number is None else todo.number
@@ -75,7 +73,7 @@ def visit(problem: Problem, integrand: Integrand, todo: Visit) -> Visited:
         entries = slice(*np.searchsorted(todo.pair, [start, stop]))
         source = todo.pair[entries] - start
         cell, weight = todo.cell[entries], todo.weight[entries]
-        writes: list[Callable[[], None]] = []
+        writes: list[Callable[[], Array]] = []
         for total, part in zip(sums, seen.parts, strict=True):
             flat = part.reshape(stop - start, -1)
             chosen = flat if len(source) == stop - start else ops.take(flat, source)
@@ -83,15 +81,14 @@ def visit(problem: Problem, integrand: Integrand, todo: Visit) -> Visited:
         output[here], slope[here] = ops.numpy(seen.output), ops.numpy(seen.slope)
         # Nothing is written to the sums before all of the chunk's arrays exist: memory may run out until then,
         # and the chunk is tried again.
-        for write in writes:
-            write()
+        sums[:] = [write() for write in writes]
         problem.run.progress.advance(stop - start)
         return seen.output
 
     problem.run.progress.expect(pairs)
     problem.run.chunks.run(problem.run.backend, pairs, work)
     require_finite(problem, todo.row, todo.alpha, output, slope)
-    return Visited(sums, output, slope)
+    return Visited(tuple(sums), output, slope)
 
 
 def require_finite(

@@ -215,6 +215,8 @@ class Backend(Protocol):
 
     name: str
     differentiable: bool
+    compiled: bool
+    """Whether the model is compiled for each number of rows: few sizes are used, and a run leaves no graph behind."""
 
     @property
     def ops(self) -> Operations:

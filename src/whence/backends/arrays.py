@@ -25,6 +25,17 @@ class Operations(Protocol):
         ...
 
     def numpy(self, array: Array) -> np.ndarray: ...
+    def own(self, value: Any) -> Any:
+        """Return what a model or a user's callable gave, with arrays (also inside tuples, lists and dicts) as ours.
+
+        Ours have NumPy's methods and operators; a framework whose arrays lack them has its own wrapped.
+        """
+        ...
+
+    def native(self, value: Any) -> Any:
+        """Return what is given to a model or a user: the framework's own arrays."""
+        ...
+
     def wide(self, array: Array) -> Array:
         """Return the array in the accumulator's dtype: float32, or float64 where it already is."""
         ...
@@ -39,14 +50,17 @@ class Operations(Protocol):
         ...
 
     def take(self, array: Array, rows: np.ndarray) -> Array: ...
-    def put(self, array: Array, rows: np.ndarray, value: Array) -> None:
-        """Write `value` into the rows of `array`, in place; only ever called on arrays made here."""
+    def put(self, array: Array, rows: np.ndarray, value: Array) -> Array:
+        """Return `array` with `value` in some rows; written in place where that can be: only on arrays made here."""
         ...
 
     def accumulate(
         self, sums: Array, cell: np.ndarray, weight: np.ndarray, rows: Array
-    ) -> Callable[[], None]:
-        """Prepare sums[cell[e]] += weight[e] · rows[e] for rows [entries, d]; what is returned writes it, in place."""
+    ) -> Callable[[], Array]:
+        """Prepare sums[cell[e]] += weight[e] · rows[e] for rows [entries, d]; what is returned gives the new sums.
+
+        It may write them in place.
+        """
         ...
 
     def zeros(self, shape: Sequence[int], reference: Array) -> Array: ...

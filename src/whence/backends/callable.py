@@ -51,6 +51,12 @@ class NumpyOperations:
     def numpy(self, array: Array) -> np.ndarray:
         return np.asarray(array)
 
+    def own(self, value: Any) -> Any:
+        return value
+
+    def native(self, value: Any) -> Any:
+        return value
+
     def wide(self, array: Array) -> Array:
         return array if array.dtype == np.float64 else array.astype(np.float32)
 
@@ -66,14 +72,20 @@ class NumpyOperations:
     def take(self, array: Array, rows: np.ndarray) -> Array:
         return array[rows]
 
-    def put(self, array: Array, rows: np.ndarray, value: Array) -> None:
+    def put(self, array: Array, rows: np.ndarray, value: Array) -> Array:
         array[rows] = value
+        return array
 
     def accumulate(
         self, sums: Array, cell: np.ndarray, weight: np.ndarray, rows: Array
-    ) -> Callable[[], None]:
+    ) -> Callable[[], Array]:
         weighted = rows * self.like(weight[:, None], rows)
-        return lambda: np.add.at(sums.reshape(sums.shape[0], -1), cell, weighted)
+
+        def added() -> Array:
+            np.add.at(sums.reshape(sums.shape[0], -1), cell, weighted)
+            return sums
+
+        return added
 
     def zeros(self, shape: Sequence[int], reference: Array) -> Array:
         return np.zeros(tuple(shape), dtype=reference.dtype)
@@ -184,6 +196,7 @@ class CallableBackend:
     name = "callable"
     ops = NumpyOperations()
     differentiable = False
+    compiled = False
 
     @contextmanager
     def session(self, model: Any, seed: int) -> Generator[CallableSession]:

@@ -41,6 +41,12 @@ class TorchOperations:
         array = array.detach().cpu()
         return (array.float() if array.dtype == torch.bfloat16 else array).numpy()
 
+    def own(self, value: Any) -> Any:
+        return value
+
+    def native(self, value: Any) -> Any:
+        return value
+
     def wide(self, array: Array) -> Array:
         return array if array.dtype == torch.float64 else array.float()
 
@@ -66,22 +72,23 @@ class TorchOperations:
         # Not array[rows]: whole rows are copied seven times faster this way.
         return array.index_select(0, torch.as_tensor(rows, device=array.device))
 
-    def put(self, array: Array, rows: np.ndarray, value: Array) -> None:
+    def put(self, array: Array, rows: np.ndarray, value: Array) -> Array:
         array[torch.as_tensor(rows, device=array.device)] = value
+        return array
 
     def accumulate(
         self, sums: Array, cell: np.ndarray, weight: np.ndarray, rows: Array
-    ) -> Callable[[], None]:
-        flat, scale = sums.view(sums.shape[0], -1), self.like(weight, rows)
+    ) -> Callable[[], Array]:
+        scale = self.like(weight, rows)
         different = np.unique(cell)
         if len(different) > FEW and not rows.is_cuda:
             weighted, place = rows * scale[:, None], torch.as_tensor(cell)
-            return partial(_add, flat, place, weighted)
+            return partial(_added, sums, place, weighted)
         # A product needs no array of weighted rows; and on CUDA index_add_ would add in any order.
         matrix = torch.zeros(len(different), len(cell), dtype=rows.dtype, device=rows.device)
         matrix[np.searchsorted(different, cell), np.arange(len(cell))] = scale
         added, place = matrix @ rows, torch.as_tensor(different, device=rows.device)
-        return partial(_add, flat, place, added)
+        return partial(_added, sums, place, added)
 
     def zeros(self, shape: Sequence[int], reference: Array) -> Array:
         return torch.zeros(tuple(shape), dtype=reference.dtype, device=reference.device)
@@ -140,6 +147,7 @@ class TorchBackend:
     name = "torch"
     ops = TorchOperations()
     differentiable = True
+    compiled = False
 
     @contextmanager
     def session(self, model: Any, seed: int) -> Generator[TorchSession]:
@@ -248,8 +256,9 @@ class TorchBackend:
             torch.cuda.synchronize(array.device)
 
 
-def _add(sums: torch.Tensor, place: torch.Tensor, rows: torch.Tensor) -> None:
-    sums.index_add_(0, place, rows)
+def _added(sums: torch.Tensor, place: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    sums.view(sums.shape[0], -1).index_add_(0, place, rows)
+    return sums
 
 
 def _pullback(y: Array, leaves: Leaves) -> Callable[[Array | None], tuple[Array | None, ...]]:
