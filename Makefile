@@ -8,12 +8,15 @@ PEERS := .venv-peers
 demo: .venv/ready
 	$(BIN)/whence demo
 
+# TensorFlow takes long to import, and longer beside the others: its tests are a process of their own.
 test: .venv/ready $(PEERS)/ready
-	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/peers
+	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/peers --ignore tests/frameworks
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/frameworks --ignore-glob "*tensorflow*"
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/frameworks/*tensorflow*
 	OMP_WAIT_POLICY=passive $(PEERS)/bin/python -m pytest tests/peers
 
 test-fast: .venv/ready
-	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/peers -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/peers --ignore tests/frameworks -m "not slow"
 
 lint: .venv/ready
 	$(BIN)/ruff check .
@@ -33,7 +36,7 @@ docs: .venv/ready
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[torch,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[torch,jax,onnx,dev]"
 	touch $@
 
 # The libraries we measure against see our environment, and ours does not see them.

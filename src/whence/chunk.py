@@ -27,6 +27,11 @@ RENEWED = 64
 BRIEF, LONG = 0.005, 0.05
 STEEP = 1.2
 
+# How many rows a compiled model is given: padded to the next of these, so that few sizes are compiled. The last is
+# taken where a row is cheap.
+SIZES = (16, 48, 512)
+SIZES_LARGE = (1, 4, 16)
+
 _remembered: weakref.WeakKeyDictionary[Any, dict[Hashable, Chunks]] = weakref.WeakKeyDictionary()
 
 
@@ -34,12 +39,14 @@ _remembered: weakref.WeakKeyDictionary[Any, dict[Hashable, Chunks]] = weakref.We
 class Search:
     """The best size for one kind of work, found uphill by doubling and halving while the rows are worked off.
 
-    `start` is the size tried first; `fastest` maps a size to the seconds per row of its best trial, `trials` to how
-    many there were; `ceiling` is the most rows that fit into memory, `chunks` how many were worked off without a trial.
+    `start` is the size tried first, `sizes` the only ones where a model is compiled for each; `fastest` maps a size to
+    the seconds per row of its best trial, `trials` to how many there were; `ceiling` is the most rows that fit into
+    memory, `chunks` how many were worked off without a trial.
     """
 
     ceiling: int = LARGEST
     start: int = START
+    sizes: tuple[int, ...] = ()
     fastest: dict[int, float] = field(default_factory=dict[int, float])
     trials: Counter[int] = field(default_factory=Counter[int])
     chunks: int = 0
@@ -66,6 +73,8 @@ class Search:
 
     def next(self, left: int) -> tuple[int, int | None]:
         """Return how many of the rows that are left to take, and the size that this tries, if any."""
+        if self.sizes:
+            return self._next_compiled(left)
         best = self.best
         seconds, half = self.fastest.get(best, float("inf")), self.fastest.get(best // 2, 0.0)
         if seconds * best <= BRIEF:
@@ -83,6 +92,16 @@ class Search:
         # Chunks of equal size rather than a small one at the end.
         return -(-left // -(-left // best)), None
 
+    def _next_compiled(self, left: int) -> tuple[int, int | None]:
+        """Return a size that is compiled, or what is left: the largest only for many rows that are cheap."""
+        fitting = [size for size in self.sizes if size <= self.ceiling] or [self.ceiling]
+        usual, largest = fitting[min(1, len(fitting) - 1)], fitting[-1]
+        # The first trial is that of the compiler.
+        cheap = self.trials[usual] > 1 and self.fastest[usual] * usual <= BRIEF
+        if largest > usual and cheap and left >= largest:
+            return largest, None
+        return (usual, usual) if left >= usual else (left, None)
+
     def learn(self, size: int, seconds_per_row: float) -> None:
         """Take in one trial of a size."""
         self.trials[size] += 1
@@ -95,11 +114,13 @@ class Chunks:
 
     `steady` remembers that the model was seen to answer the same question twice alike. With `layouts`, pictures may
     also be tried with their channels last in memory, inside `any_layout`; `channels_last` says how the chunk at work is
-    to be laid out, None as it came. `splits` is the memory of `whence.fusion`.
+    to be laid out, None as it came. `splits` is the memory of `whence.fusion`. `sizes` are the only numbers of rows
+    that a compiled model is given.
     """
 
     fixed: int | None = None
     layouts: bool = False
+    sizes: tuple[int, ...] = ()
     steady: bool = False
     splits: dict[Any, Any] = field(default_factory=dict[Any, Any])
     searches: dict[Any, Search] = field(default_factory=dict[Any, Search])
@@ -113,6 +134,11 @@ class Chunks:
         # A list, made in one step: another thread may begin another search meanwhile.
         known = [each for each in list(self.searches.values()) if each.fastest]
         return any(rows <= min(2 * each.best, each.ceiling) for each in known)
+
+    def room(self, rows: int) -> int:
+        """Return to how many rows a compiled model's are padded."""
+        ceiling = min((each.ceiling for each in list(self.searches.values())), default=LARGEST)
+        return min((size for size in self.sizes if rows <= size <= ceiling), default=rows)
 
     @contextmanager
     def any_layout(self) -> Generator[None]:
@@ -173,7 +199,7 @@ class Chunks:
 
     def _search(self, kind: Any, begin: int = START) -> Search:
         """Return the search of the layout to use next: the one not judged yet, or else the faster."""
-        plain = self.searches.setdefault((kind, False), Search(start=begin))
+        plain = self.searches.setdefault((kind, False), Search(start=begin, sizes=self.sizes))
         if not self._is_free:
             self._mine.channels_last = None
             return plain
@@ -185,12 +211,15 @@ class Chunks:
         return last if chosen else plain
 
 
-def chunks_for(model: Any, key: Hashable, fixed: int | None, layouts: bool = False) -> Chunks:
+def chunks_for(
+    model: Any, key: Hashable, fixed: int | None, layouts: bool = False, sizes: tuple[int, ...] = ()
+) -> Chunks:
     """Return the searches for a model and shape, remembered as long as the model lives."""
     if fixed is not None:
-        return Chunks(fixed=fixed)
+        return Chunks(fixed=fixed, sizes=(fixed,) if sizes else ())
+    fresh = Chunks(layouts=layouts and not sizes, sizes=sizes)
     try:
-        return _remembered.setdefault(model, {}).setdefault(key, Chunks(layouts=layouts))
+        return _remembered.setdefault(model, {}).setdefault(key, fresh)
     except TypeError:
         # What cannot be weakly referenced (a built-in function) is searched anew each time.
-        return Chunks(layouts=layouts)
+        return fresh

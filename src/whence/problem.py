@@ -225,6 +225,7 @@ class Problem:
         function = function or self.evaluate
         try:
             y, pull = self.run.backend.vjp(lambda leaves: function(leaves, index), point)
+            pulled = [pull(each) for each in self._units(y)]
         except NoGradient:
             if self.reacts():
                 raise
@@ -232,10 +233,14 @@ class Problem:
             self.run.note(f"the explained output does not depend on {where}: every share is 0")
             y = self.run.backend.value(lambda leaves: function(leaves, index), point)
             return y, tuple(self.ops.zeros((*y.shape, *leaf.shape[1:]), leaf) for leaf in point)
+        columns = [self.filled(each, point) for each in pulled]
         if not self.every_class:
-            return y, self.filled(pull(None), point)
-        columns = [self.filled(pull(unit(self.ops, y, k)), point) for k in range(y.shape[1])]
+            return y, columns[0]
         return y, tuple(self.ops.stack(each, 1) for each in zip(*columns, strict=True))
+
+    def _units(self, y: Array) -> list[Array | None]:
+        """Return the weights of the outputs for each way back that is asked for: every class, or f itself."""
+        return [unit(self.ops, y, k) for k in range(y.shape[1])] if self.every_class else [None]
 
     def gradient(self, point: Leaves | None = None) -> tuple[np.ndarray, Leaves]:
         """Return f and its gradients at every row, chunk by chunk."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -77,13 +77,26 @@ class Run:
         self, inputs: Leaves, rows: Rows, tap: Tap | Swap | None = None
     ) -> tuple[Array, Array | None]:
         """Return the model's output [n, ...] for these rows (or the explained unit [n]), and what the tap saw."""
+        ops, count = self.backend.ops, len(rows)
+        room = self.chunks.room(count)
+        if room > count:
+            # The last row again: what is added is cut off, and no other number of rows need be compiled.
+            more = np.minimum(np.arange(room), count - 1)
+            inputs, rows = tuple(ops.take(leaf, more) for leaf in inputs), rows[more]
+            if isinstance(tap, Tap) and tap.replacement is not None:
+                tap = replace(tap, replacement=ops.take(tap.replacement, more))
+            output, seen = self._forward(inputs, rows, tap)
+            return output[:count], None if seen is None else seen[:count]
+        return self._forward(inputs, rows, tap)
+
+    def _forward(self, inputs: Leaves, rows: Rows, tap: Tap | Swap | None) -> tuple[Array, Array | None]:
         ops = self.backend.ops
         # What the model writes into its input (an in-place activation) must not reach ours, nor the user's.
         inputs = tuple(ops.copy(leaf) for leaf in inputs)
         if isinstance(self.preprocess, Preprocess):
             inputs = tuple(self.preprocess.apply(ops, leaf, self.channels_last) for leaf in inputs)
         elif self.preprocess is not None:
-            inputs = tuple(self.preprocess(leaf) for leaf in inputs)
+            inputs = tuple(ops.own(self.preprocess(ops.native(leaf))) for leaf in inputs)
         if self.chunks.channels_last is not None:
             inputs = tuple(ops.laid_out(leaf, self.chunks.channels_last) for leaf in inputs)
         kwargs = {
@@ -104,7 +117,7 @@ class Run:
         if unit is not None:
             return self._neuron_value(seen), None
         try:
-            return _checked(_picked(output, self.output, ops), len(rows)), seen
+            return _checked(_picked(output, self.output, ops), len(rows), ops), seen
         except BadInput as problem:
             raise BadInput(f"{problem} (given {shapes_of(inputs)})") from None
 
@@ -123,12 +136,12 @@ def shapes_of(inputs: Leaves) -> str:
     return f"inputs of shape {', '.join(f'{tuple(leaf.shape)} {leaf.dtype}' for leaf in inputs)}"
 
 
-def _checked(output: Array, rows: int) -> Array:
+def _checked(output: Array, rows: int, ops: Operations) -> Array:
     if output.ndim == 0 or output.shape[0] != rows:
         raise BadInput(
             f"the model gave an output of shape {tuple(output.shape)} for {rows} examples; axis 0 must be the batch"
         )
-    if getattr(output.dtype, "kind", "f") not in "fiub":
+    if getattr(output.dtype, "kind", "f") not in "fiub" and not ops.is_float(output):
         raise BadInput(
             f"the model's output holds {output.dtype} values, not numbers; explain its scores instead"
         )
@@ -141,20 +154,20 @@ def _picked(output: Any, which: Any, ops: Operations) -> Array:
         picked = _pick(output, which)
         if not ops.is_array(picked):
             raise BadInput(f"output={which!r} picked a {type(picked).__name__}, not an array")
-        return picked
+        return ops.own(picked)
     if ops.is_array(output):
-        return output
+        return ops.own(output)
     if isinstance(output, Mapping):
         names = [name for name, value in output.items() if ops.is_array(value)]
         if len(names) == 1:
-            return output[names[0]]
+            return ops.own(output[names[0]])
         raise BadInput(
             f"the model returns {type(output).__name__} with {names}; say which: output={next(iter(names), 0)!r}"
         )
     if isinstance(output, (tuple, list)):
         arrays = [i for i, value in enumerate(output) if ops.is_array(value)]
         if len(arrays) == 1:
-            return output[arrays[0]]
+            return ops.own(output[arrays[0]])
         raise BadInput(
             f"the model returns {len(output)} values; say which one to explain: output=0, or a callable"
         )

@@ -68,17 +68,19 @@ def visit(problem: Problem, integrand: Integrand, todo: Visit) -> Visited:
     number = np.zeros(pairs, dtype=int) if todo.number is None else todo.number
 
     def work(start: int, stop: int) -> Array:
-        here = slice(start, stop)
-        seen = integrand.at(todo.alpha[here], todo.row[here], number[here])
+        here, count = slice(start, stop), stop - start
+        padded = _padding(problem, count)
+        seen = integrand.at(todo.alpha[here][padded], todo.row[here][padded], number[here][padded])
         entries = slice(*np.searchsorted(todo.pair, [start, stop]))
-        source = todo.pair[entries] - start
-        cell, weight = todo.cell[entries], todo.weight[entries]
+        source, cell, weight = todo.pair[entries] - start, todo.cell[entries], todo.weight[entries]
+        if len(padded) > count or problem.run.backend.compiled:
+            source, cell, weight = _with_nothing(source, cell, weight, len(padded))
         writes: list[Callable[[], Array]] = []
         for total, part in zip(sums, seen.parts, strict=True):
-            flat = part.reshape(stop - start, -1)
-            chosen = flat if len(source) == stop - start else ops.take(flat, source)
+            flat = part.reshape(len(padded), -1)
+            chosen = flat if len(source) == len(padded) else ops.take(flat, source)
             writes.append(ops.accumulate(total, cell, weight, chosen))
-        output[here], slope[here] = ops.numpy(seen.output), ops.numpy(seen.slope)
+        output[here], slope[here] = (ops.numpy(each)[:count] for each in (seen.output, seen.slope))
         # Nothing is written to the sums before all of the chunk's arrays exist: memory may run out until then,
         # and the chunk is tried again.
         sums[:] = [write() for write in writes]
@@ -89,6 +91,21 @@ def visit(problem: Problem, integrand: Integrand, todo: Visit) -> Visited:
     problem.run.chunks.run(problem.run.backend, pairs, work)
     require_finite(problem, todo.row, todo.alpha, output, slope)
     return Visited(tuple(sums), output, slope)
+
+
+def _padding(problem: Problem, count: int) -> Int[np.ndarray, "room"]:
+    """Return the pairs of a chunk, the last again and again where a compiled model takes only certain numbers."""
+    return np.minimum(np.arange(problem.run.chunks.room(count)), count - 1)
+
+
+def _with_nothing(
+    source: np.ndarray, cell: np.ndarray, weight: np.ndarray, step: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return entries filled up with some that add nothing, so that there are few numbers of them too."""
+    more = -len(source) % step
+    whole = np.arange(len(source) + more)
+    first = np.minimum(whole, len(source) - 1)
+    return source[first], cell[first], np.where(whole < len(source), weight[first], 0.0)
 
 
 def require_finite(
