@@ -773,7 +773,7 @@ def test_one_bad_picture_stops_all_before_the_work(refused: Callable[..., str], 
         ("--model digits-cnn --chunk 0", "chunk is 0"),
         ("--model digits-cnn --method saliency --rtol 0.1", "saliency has no --rtol"),
         ("--model digits-cnn --method expected_gradients --background absent", "absent"),
-        ("--model net.onnx", "later version"),
+        ("--model net.onnx", "there is no file"),
     ],
 )
 def test_wrong_use_is_one_line(

@@ -93,7 +93,7 @@ def test_no_model_lists_the_zoo():
     [
         ("digit-cnn", "did you mean 'digits-cnn'"),
         ("resnet50", "module.path:factory"),
-        ("net.onnx", "later version"),
+        ("net.onnx", "there is no file"),
         ("net.keras", "later version"),
         ("net.pt", "--weights net.pt"),
         ("net.safetensors", "--weights net.safetensors"),

@@ -152,7 +152,12 @@ def _taken(part: Any, numbers: Int[np.ndarray, "some"], table: Table | None) -> 
         return [part[number] for number in numbers]
     if table is not None and is_frame(part):
         return taken(part, numbers)
-    return (part.to_numpy() if hasattr(part, "to_numpy") else part)[numbers]
+    part = part.to_numpy() if hasattr(part, "to_numpy") else part
+    try:
+        return part[numbers]
+    except TypeError:
+        # TensorFlow's arrays take no other arrays as an index.
+        return np.asarray(part)[numbers]
 
 
 def as_leaves(given: Any, problem: Problem) -> Leaves:

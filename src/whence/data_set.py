@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from whence.attribution import brief
+from whence.backends import loaded
 from whence.data_set_batches import word
 from whence.data_set_state import Maps, State, read
 from whence.data_set_survey import Survey
@@ -154,7 +155,7 @@ def mean_attribution(
     _check(nodes, target, by)
     by = np.asarray(by) if isinstance(by, (list, tuple)) else by
     target = np.asarray(target) if isinstance(target, list) else target
-    call = Call(model, None, target, at, kwargs, output, preprocess, seed, chunk or CHUNK)
+    call = Call(loaded(model), None, target, at, kwargs, output, preprocess, seed, chunk or CHUNK)
     survey = Survey(call, int(nodes), by, baseline, labels or "label" in (word(by), word(target)))
     return _result(survey.run(batches, None if resume is None else Path(resume), Progress(progress)))
 

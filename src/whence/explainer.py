@@ -83,6 +83,9 @@ def explain(
     with asked(call, chosen.placed, chosen.watches) as question:
         began = time.perf_counter()
         shares = chosen.attribute(question.problem)
+        # What the session has learnt of the model while it ran.
+        for note in question.problem.run.session.notes():
+            question.problem.run.note(note)
         result = _wrapped(question, chosen, shares, time.perf_counter() - began)
     if shares.interrupted:
         raise Interrupted(result)
@@ -108,12 +111,14 @@ def _wrapped(question: Question, method: Method, shares: Shares, seconds: float)
         if question.was_numpy and problem.site is None:
             pairs = zip(cast, question.was_numpy, strict=True)
             cast = tuple(leaf.astype(kind) if kind.kind == "f" else leaf for leaf, kind in pairs)
-        return cast[0] if problem.site is not None else run.structure.pack(cast)
+        return ops.native(cast[0] if problem.site is not None else run.structure.pack(cast))
 
     def numbers(array: Any) -> Any:
         if array is None or isinstance(array, (str, tuple, targets.Neuron)):
             return array
-        return np.asarray(array) if question.was_numpy else ops.array(np.asarray(array), reference)
+        return (
+            np.asarray(array) if question.was_numpy else ops.native(ops.array(np.asarray(array), reference))
+        )
 
     output = problem.output if shares.output is None else shares.output
     if not np.isfinite(output).all():
@@ -213,9 +218,17 @@ def _site(site: Site | None) -> dict[str, Any]:
     return {"site": site.words, **({} if channels is None else {"channels": list(channels)})}
 
 
+# The packages that run the models of a backend.
+RUN_BY = {
+    "torch": ("torch",),
+    "onnx": ("torch", "onnx", "onnxruntime"),
+    "onnxruntime": ("onnx", "onnxruntime"),
+}
+
+
 def versions(backend: str) -> dict[str, str]:
     """Return the versions that matter for reproducing a result."""
-    packages = ("whence", "numpy", *(["torch"] if backend == "torch" else []))
+    packages = ("whence", "numpy", *RUN_BY.get(backend, ()))
     found = ((name, _version(name)) for name in packages)
     return {name: number for name, number in found if number is not None}
 

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from whence import zoo
+from whence.backends.onnx_graph.file import names_file
 from whence.errors import BadInput, WhenceError, WorkFailed
 from whence.naming import unknown
 from whence.preprocess import Preprocess, Size
 
 FACTORY: Final = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
-LATER: Final = {".onnx": "ONNX", ".keras": "Keras", ".h5": "Keras"}
+LATER: Final = {".keras": "Keras", ".h5": "Keras"}
 # What the core notes on an exception that came out of the user's model.
 BLAME: Final = "raised by the model"
 
@@ -30,7 +31,7 @@ class Source:
 
     Attributes:
         name: what the user called it.
-        model: a torch module, or a callable on NumPy arrays.
+        model: a torch module, an ONNX file that was read, or a callable on NumPy arrays.
         preprocess: from a picture in pixels to the model's input.
         labels: the classes' names, where known.
         channels: 1 or 3, what the model takes; None where it is not known.
@@ -66,7 +67,7 @@ class Request:
     """What the user said about the model; `check` finds what cannot be meant before anything heavy is loaded.
 
     Attributes:
-        model: a name of the zoo, or module.path:factory.
+        model: a name of the zoo, an ONNX file, or module.path:factory.
         arguments: passed to the factory.
         trust: also unpickle weights, which runs whatever code they hold.
         labels: a file with one class name a line.
@@ -89,12 +90,14 @@ class Request:
             BadInput: a model, weights, labels or preprocessing that do not exist or do not fit together.
         """
         name = _checked_name(self.model)
-        for path in weights:
+        for path in () if names_file(name) else weights:
             zoo.check_weights(path, trust=self.trust)
         if self.labels is not None:
             zoo.read_labels(self.labels)
         channels = None
-        if ":" not in name:
+        if names_file(name):
+            channels = self._from_onnx(name, weights).channels
+        elif ":" not in name:
             channels = zoo.entry(name).channels
             if self.arguments:
                 raise BadInput(f"--model-arg is for factories; {name} of the zoo takes no arguments")
@@ -111,6 +114,10 @@ class Request:
         """
         name = _checked_name(self.model)
         labels = None if self.labels is None else zoo.read_labels(self.labels)
+        if names_file(name):
+            found = self._from_onnx(name, () if weights is None else (weights,))
+            preprocess = Preprocess(**(found.settings | self._changes()))
+            return Source(Path(name).name, found.model, preprocess, labels or found.labels, found.channels)
         if ":" not in name:
             loaded = zoo.load(name, weights, trust=self.trust)
             entry = zoo.entry(name)
@@ -124,6 +131,14 @@ class Request:
         if channels is None and 3 in (len(self.mean or ()), len(self.std or ())):
             channels = 3
         return Source(name, model, Preprocess(channels=channels, **self._changes()), labels, channels)
+
+    def _from_onnx(self, name: str, weights: Sequence[Path]) -> Any:
+        """Return what is read from an ONNX file; its inputs are pictures, and its weights its own."""
+        from whence import loading_onnx
+
+        if weights:
+            raise BadInput(f"--weights: an ONNX file holds its own weights; leave --weights {weights[0]} out")
+        return loading_onnx.read(name, self.arguments)
 
     def _changes(self) -> dict[str, Any]:
         given = {"size": self.size, "crop": self.crop, "mean": self.mean, "std": self.std}
@@ -145,9 +160,11 @@ def _checked_name(name: str | None) -> str:
     known = ", ".join(zoo.names())
     if name is None:
         raise BadInput(
-            f"--model is missing; give one of the zoo ({known}) or your own as module.path:factory"
+            f"--model is missing; give one of the zoo ({known}), an ONNX file, or your own as module.path:factory"
         )
     suffix = Path(name).suffix.lower()
+    if names_file(name):
+        return name
     if ":" in name:
         if not FACTORY.fullmatch(name):
             raise BadInput(f"--model {name}: write module.path:factory, such as torchvision.models:resnet50")

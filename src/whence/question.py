@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from whence import arguments, pixels
+from whence import arguments, pixels, second_opinion
 from whence import target as targets
-from whence.backends import Array, Backend, Leaves, Tap, resolve
-from whence.chunk import chunks_for
+from whence.backends import Array, Backend, Leaves, Session, Tap, loaded, resolve
+from whence.chunk import SIZES, SIZES_LARGE, chunks_for
 from whence.errors import BadInput, Refused
 from whence.inputs import Call, native
 from whence.naming import floating
@@ -65,11 +65,12 @@ def asked(
 
     `placed` puts the question at its site; `watched` says that its gradient there will be asked for, once.
     """
+    call = replace(call, model=loaded(call.model))
     with _opened(call) as (raw, numpy):
-        site = placed(replace(raw, site=call.at)).site
+        site = placed(replace(raw, site=_placed_in(raw.run.session, call.at))).site
         if watched and isinstance(site, Layer):
             outputs = _watched(raw, site)
-        elif raw.run.chunks.steady and _is_fitted_by_shape(call):
+        elif raw.run.chunks.steady and _is_fitted_by_shape(call) and not second_opinion.wanted(raw):
             # The first example shows the answer's shape; what the others say is seen when they are explained.
             one = _answer(raw.part(np.arange(1)))
             if not raw.run.session.draws_randomness:
@@ -85,12 +86,20 @@ def asked(
         else:
             outputs = _answer(raw)
         _note_unsteadiness(raw, outputs)
+        second_opinion.note(raw, outputs)
         yield _fitted(raw, outputs, call, site, numpy)
+
+
+def _placed_in(session: Session, site: Site | None) -> Site | None:
+    """Return a site that knows where the framework's layers have their channels."""
+    if not isinstance(site, Layer):
+        return site
+    return replace(site, channels_end=getattr(session, "channels_last", False))
 
 
 def outputs(call: Call) -> Float[np.ndarray, "batch ..."]:
     """Return the model's own output for the inputs, under the same protection as an explanation."""
-    with _opened(call) as (raw, _):
+    with _opened(replace(call, model=loaded(call.model))) as (raw, _):
         return raw.ops.numpy(_answer(raw)).astype(np.float64)
 
 
@@ -145,10 +154,15 @@ def _opened(call: Call) -> Generator[tuple[Problem, tuple[np.dtype[Any], ...]]]:
             session=session,
             structure=structure,
             chunks=chunks_for(
-                call.model, (shapes, call.at, every), call.chunk, _layouts_matter(leaves, backend)
+                call.model,
+                (shapes, call.at, every),
+                # A file made for a number of examples is run on so many at once.
+                call.chunk or getattr(session, "rows", None),
+                _layouts_matter(leaves, backend),
+                _sizes(leaves, backend),
             ),
             batch=batch,
-            kwargs=_named(call.kwargs),
+            kwargs=_arguments(call, backend),
             output=call.output,
             preprocess=call.preprocess,
             neuron=call.target if isinstance(call.target, targets.Neuron) else None,
@@ -156,7 +170,9 @@ def _opened(call: Call) -> Generator[tuple[Problem, tuple[np.dtype[Any], ...]]]:
             on_unknown=call.on_unknown,
             # A row's own weights leave no first operations that all rows share.
             fuse=call.fuse and not isinstance(call.at, Parameter),
-            channels_last=(pictures or not backend.differentiable)
+            channels_last=(
+                pictures or not backend.differentiable or getattr(session, "channels_last", False)
+            )
             and pixels.channels_last(tuple(leaves[0].shape)),
             read=pixels.read if pictures else None,
             notes=list(session.notes()),
@@ -173,6 +189,20 @@ def _layouts_matter(leaves: Leaves, backend: Backend) -> bool:
     """Tell whether a model may be faster on pictures whose channels lie last: where they are large."""
     large = any(leaf.ndim == 4 and int(np.prod(leaf.shape[1:])) >= LARGE for leaf in leaves)
     return large and backend.differentiable
+
+
+def _sizes(leaves: Leaves, backend: Backend) -> tuple[int, ...]:
+    """Return the numbers of rows that a model may be compiled for; none where it is compiled once for any number."""
+    if not backend.compiled or getattr(backend, "any_rows", False):
+        return ()
+    return SIZES_LARGE if any(int(np.prod(leaf.shape[1:])) >= LARGE for leaf in leaves) else SIZES
+
+
+def _arguments(call: Call, backend: Backend) -> dict[str, Any]:
+    """Return the model's further arguments, in the framework of a model that has none of its own."""
+    named = _named(call.kwargs)
+    taken = getattr(backend, "arguments", None)
+    return named if taken is None else taken(call.model, named)
 
 
 def _named(kwargs: Any) -> dict[str, Any]:

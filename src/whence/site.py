@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -13,12 +13,17 @@ from whence.errors import BadInput
 
 @dataclass(frozen=True)
 class Layer:
-    """The n-th call of a named module: what it puts out (or takes in), all channels or some."""
+    """The n-th call of a named module: what it puts out (or takes in), all channels or some.
+
+    `channels_end` says that pictures inside the model have their channels as the last axis [n, ..., C], and not as the
+    second; the framework tells.
+    """
 
     name: str
     channels: tuple[int, ...] | None = None
     input: bool = False
     call: int = 0
+    channels_end: bool = field(default=False, repr=False, compare=False)
 
     @property
     def words(self) -> str:
@@ -31,25 +36,32 @@ class Layer:
         """The same place with all its channels."""
         return replace(self, channels=None)
 
+    def channel_axis(self, axes: int) -> int:
+        """Return the axis of the channels in a value of so many axes."""
+        return axes - 1 if self.channels_end and axes >= 4 else 1
+
     def narrow(self, z: Array) -> Array:
-        """Return the chosen channels of the layer's value [n, C, ...]."""
+        """Return the chosen channels of the layer's value, [n, C, ...] or [n, ..., C]."""
         columns = self.columns(z)
-        return z if columns is None else z[:, columns]
+        if columns is None:
+            return z
+        return z[:, columns] if self.channel_axis(z.ndim) == 1 else z[..., columns]
 
     def columns(self, z: Array) -> list[int] | None:
-        """Return the chosen channels' places in the layer's value [n, C, ...]; None where all are chosen.
+        """Return the chosen channels' places in the layer's value; None where all are chosen.
 
         Raises:
             BadInput: it has no such channels, or one is named twice.
         """
         if self.channels is None:
             return None
-        if z.ndim < 2 or any(not -z.shape[1] <= channel < z.shape[1] for channel in self.channels):
+        count = z.shape[self.channel_axis(z.ndim)] if z.ndim > 1 else 0
+        if any(not -count <= channel < count for channel in self.channels):
             raise BadInput(
                 f"layer {self.name!r}: channels {self.channels} are out of range for {tuple(z.shape)}"
             )
-        if len({channel % z.shape[1] for channel in self.channels}) < len(self.channels):
-            raise BadInput(f"layer {self.name!r}: channels {self.channels} name one of {z.shape[1]} twice")
+        if len({channel % count for channel in self.channels}) < len(self.channels):
+            raise BadInput(f"layer {self.name!r}: channels {self.channels} name one of {count} twice")
         return list(self.channels)
 
     def widen(self, part: Array, whole: Array, index: np.ndarray, ops: Operations) -> Array:
@@ -57,9 +69,16 @@ class Layer:
         if self.channels is None:
             return part
         full = ops.take(whole, index)
-        chosen = [channel % full.shape[1] for channel in self.channels]
-        columns = [part[:, chosen.index(c)] if c in chosen else full[:, c] for c in range(full.shape[1])]
-        return ops.stack(columns, 1)
+        axis = self.channel_axis(full.ndim)
+        chosen = [channel % full.shape[axis] for channel in self.channels]
+
+        def column(array: Array, place: int) -> Array:
+            return array[:, place] if axis == 1 else array[..., place]
+
+        columns = [
+            column(part, chosen.index(c)) if c in chosen else column(full, c) for c in range(full.shape[axis])
+        ]
+        return ops.stack(columns, axis)
 
 
 @dataclass(frozen=True)

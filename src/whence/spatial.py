@@ -27,7 +27,7 @@ class SpatialLayer(Layer):
     channels_last: bool = False
 
     def __repr__(self) -> str:
-        told = (f"{each.name}={getattr(self, each.name)!r}" for each in fields(Layer))
+        told = (f"{each.name}={getattr(self, each.name)!r}" for each in fields(Layer) if each.repr)
         return f"Layer({', '.join(told)})"
 
 
@@ -266,6 +266,8 @@ def extent(problem: Problem, values: Array) -> tuple[int | None, tuple[int, ...]
     if problem.site is None:
         return ((3 if problem.run.channels_last else 1) if len(shape) == 4 else None), None
     channel = _channel_axis(shape, tuple(x.shape))
+    if not isinstance(problem.site, SpatialLayer) and len(shape) > 3:
+        channel = problem.site.channel_axis(len(shape))
     if channel is None:
         return None, None
     space = len(shape) - 2

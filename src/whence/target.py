@@ -104,7 +104,7 @@ def resolve(target: Any, output: Array, ops: Operations) -> Resolved:
         BadInput: the target does not fit the output's shape, or a class is out of range.
     """
     if callable(target) and not isinstance(target, Target):
-        return Resolved(_called(target), None, getattr(target, "__name__", repr(target)))
+        return Resolved(_called(target, ops), None, getattr(target, "__name__", repr(target)))
     if output.ndim == 1 and not isinstance(target, Target):
         return _own(target, output)
     if isinstance(target, str):
@@ -138,9 +138,9 @@ def _own(target: Any, output: Array) -> Resolved:
     return Resolved(lambda y, rows: y, None, "the output")
 
 
-def _called(function: Callable[[Array], Array]) -> Select:
+def _called(function: Callable[[Array], Array], ops: Operations) -> Select:
     def select(output: Array, rows: np.ndarray) -> Array:
-        value = function(output)
+        value = ops.own(function(ops.native(output)))
         if getattr(value, "shape", None) is None or tuple(value.shape) != (len(rows),):
             shape = getattr(value, "shape", type(value).__name__)
             raise BadInput(

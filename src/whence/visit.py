@@ -73,12 +73,14 @@ def visit(problem: Problem, integrand: Integrand, todo: Visit) -> Visited:
         seen = integrand.at(todo.alpha[here][padded], todo.row[here][padded], number[here][padded])
         entries = slice(*np.searchsorted(todo.pair, [start, stop]))
         source, cell, weight = todo.pair[entries] - start, todo.cell[entries], todo.weight[entries]
-        if len(padded) > count or problem.run.backend.compiled:
+        # Each pair has an entry: as many as pairs are one each.
+        alone = len(source) == count == len(padded)
+        if problem.run.backend.compiled:
             source, cell, weight = _with_nothing(source, cell, weight, len(padded))
         writes: list[Callable[[], Array]] = []
         for total, part in zip(sums, seen.parts, strict=True):
             flat = part.reshape(len(padded), -1)
-            chosen = flat if len(source) == len(padded) else ops.take(flat, source)
+            chosen = flat if alone else ops.take(flat, source)
             writes.append(ops.accumulate(total, cell, weight, chosen))
         output[here], slope[here] = (ops.numpy(each)[:count] for each in (seen.output, seen.slope))
         # Nothing is written to the sums before all of the chunk's arrays exist: memory may run out until then,

@@ -292,6 +292,17 @@ class Backend(Protocol):
         ...
 
 
+def loaded(model: Any) -> Any:
+    """Return the model that an ONNX file's path stands for, so that what is learnt of it is kept; others as they are.
+
+    Raises:
+        BadInput: there is no such file, or it is no ONNX file.
+    """
+    from whence.backends.onnx_graph.file import names_file, opened
+
+    return opened(model) if names_file(model) else model
+
+
 def resolve(model: Any, inputs: Any) -> Backend:
     """Return the backend of a model: its own framework's, or for a plain callable that of its arrays.
 
@@ -300,7 +311,12 @@ def resolve(model: Any, inputs: Any) -> Backend:
         UnsupportedByBackend: the model's framework has no backend here.
     """
     from whence.backends.callable import CallableBackend, is_estimator, working
+    from whence.backends.onnx_graph.file import names_file
 
+    if names_file(model):
+        from whence.backends.onnx import backend_for
+
+        return backend_for(model)
     if isinstance(model, str):
         raise BadInput(f"model is the text {model!r}; pass the model itself (names are for the command line)")
     # The sub-module `callable` is an attribute of this package, and hides the built-in of that name.
@@ -312,6 +328,20 @@ def resolve(model: Any, inputs: Any) -> Backend:
             from whence.backends.torch import TorchBackend
 
             return TorchBackend()
+    if "jax" in sys.modules:
+        from whence.backends.jax_models import is_jax
+
+        if is_jax(model, _arrays(inputs)):
+            from whence.backends.jax import JaxBackend
+
+            return JaxBackend()
+    if "tensorflow" in sys.modules:
+        from whence.backends.tensorflow_callers import is_tensorflow
+
+        if is_tensorflow(model, _arrays(inputs)):
+            from whence.backends.tensorflow import TensorFlowBackend
+
+            return TensorFlowBackend()
     package = type(model).__module__.partition(".")[0]
     if package in ("jax", "flax", "equinox", "keras", "tensorflow", "onnx"):
         raise UnsupportedByBackend(

@@ -65,13 +65,15 @@ def is_array(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Mark:
-    """A module's value that is met: its name, whether it is what the module takes in, and the module's kind."""
+    """A value that is met: its module's name (or its own), and whether it is what the module takes in.
+
+    `width` is the number of its channels where the module tells it; `passive` ones made nothing to look at.
+    """
 
     name: str
-    input: bool
-    kind: str
-    width: int | None
-    passive: bool
+    input: bool = False
+    width: int | None = None
+    passive: bool = False
 
 
 @dataclass
@@ -80,7 +82,7 @@ class Program:
 
     closed: Any
     outputs: Any
-    marks: list[Mark]
+    marks: dict[str, Mark]
     runners: dict[Any, Any]
 
     @classmethod
@@ -88,7 +90,7 @@ class Program:
         """Trace a model for arguments of these shapes; with `tagged` its modules' values can be met."""
         leaves, tree = jax.tree.flatten(given)
         arrays = [place for place, each in enumerate(leaves) if is_array(each)]
-        marks: list[Mark] = []
+        marks: dict[str, Mark] = {}
         shape: list[Any] = []
 
         def flat(parameters: Sequence[Any], dynamic: Sequence[Any]) -> list[Any]:
@@ -201,7 +203,7 @@ def told(mark: str) -> tuple[str, bool]:
     return mark.removeprefix(OUTPUT), False
 
 
-def _tagging(marks: list[Mark]) -> Callable[..., Any]:
+def _tagging(marks: dict[str, Mark]) -> Callable[..., Any]:
     """Return what marks every module's value with its name."""
     from whence.backends.jax_layers import described
 
@@ -210,8 +212,9 @@ def _tagging(marks: list[Mark]) -> Callable[..., Any]:
         if not isinstance(first, jax.Array) or not first.ndim:
             return value
         width, passive = described(module)
-        marks.append(Mark(name, input, type(module).__name__, width, passive))
-        first = named(first, (INPUT if input else OUTPUT) + name)
+        mark = (INPUT if input else OUTPUT) + name
+        marks[mark] = Mark(name, input, width, passive)
+        first = named(first, mark)
         return (first, *value[1:]) if several else first
 
     return meet

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from whence.backends import Activation, Array, Leaves
 from whence.backends.jax_compiled import Mark, Program, is_array
 from whence.backends.jax_walk import walk
+from whence.errors import Refused
 
 if TYPE_CHECKING:
     from whence.backends.jax_session import JaxSession
@@ -45,8 +46,11 @@ def observed(session: JaxSession, function: Callable[[Leaves], Array], leaves: L
 
     with session.observing(first):
         function(leaves)
-    if not met:
-        return []
+    if not met and not session.parts.named:
+        raise Refused(
+            "the model is a plain function, in which no layer can be chosen: name one that it marks with "
+            "jax.ad_checkpoint.checkpoint_name, or pass a module"
+        )
 
     def answer(moves: list[Any]) -> Any:
         def again(program: Program, parameters: Any, given: Any) -> Any:
@@ -90,10 +94,8 @@ def _observer(program: Program, met: list[_Met]) -> Callable[..., Any]:
         rest, values = iter(moves or ()), list[Any]()
         makers, calls = dict[int, int](), Counter[tuple[str, bool]]()
 
-        def meet(_: str, value: Any) -> Any:
-            if len(values) >= len(program.marks):
-                return value
-            mark = program.marks[len(values)]
+        def meet(name: str, value: Any) -> Any:
+            mark = program.marks.get(name, Mark(name))
             maker = makers.setdefault(id(value), len(values))
             # The one example may have been padded.
             shape = (value.shape[0] if value.shape[0] != rows else 1, *value.shape[1:])

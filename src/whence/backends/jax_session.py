@@ -59,6 +59,11 @@ class JaxSession:
         """Whether the model has drawn from the generators of NumPy and Python since the session began."""
         return self._streams.drawn
 
+    @property
+    def channels_last(self) -> bool:
+        """Whether pictures inside the model have their channels last."""
+        return self.parts.channels_last
+
     def notes(self) -> list[str]:
         return self._notes
 
@@ -156,9 +161,4 @@ class JaxSession:
     def activations(self, function: Callable[[Leaves], Array], leaves: Leaves) -> list[Activation]:
         from whence.backends.jax_layers import observed
 
-        if not self.parts.named:
-            raise Refused(
-                "the model is a plain function, in which no layer can be chosen: name one that it marks with "
-                "jax.ad_checkpoint.checkpoint_name, or pass a module"
-            )
         return observed(self, function, leaves)
