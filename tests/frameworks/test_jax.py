@@ -393,7 +393,9 @@ def test_two_threads_explain_one_model():
 
 
 def test_the_last_rows_of_a_padded_chunk_are_as_good_as_the_first():
-    result = whence.explain(lambda x: jnp.tanh(x).sum(1), jnp.asarray(ROWS), method="integrated_gradients", rtol=0.05)
+    result = whence.explain(
+        lambda x: jnp.tanh(x).sum(1), jnp.asarray(ROWS), method="integrated_gradients", rtol=0.05
+    )
     np.testing.assert_allclose(result.values, np.tanh(ROWS), rtol=0.06, atol=0.02)
 
 
@@ -428,7 +430,12 @@ def test_nothing_becomes_numpy_inside_the_loop(monkeypatch):
     monkeypatch.setattr(JaxOperations, "numpy", numpy)
     monkeypatch.setattr(Chunks, "run", watched)
     x = jnp.asarray(RNG.random((16, 9, 9, 1)))
-    for options in ({"quadrature": "gauss", "steps": 50}, {}, {"method": "smoothgrad"}, {"method": "occlusion"}):
+    for options in (
+        {"quadrature": "gauss", "steps": 50},
+        {},
+        {"method": "smoothgrad"},
+        {"method": "occlusion"},
+    ):
         whence.explain(lambda x: jnp.tanh(x).mean((1, 2)) @ jnp.ones((1, 3)), x, target=0, **options)
     assert sizes
     assert max(sizes) <= 3

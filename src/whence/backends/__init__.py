@@ -343,9 +343,9 @@ def resolve(model: Any, inputs: Any) -> Backend:
 
             return TensorFlowBackend()
     package = type(model).__module__.partition(".")[0]
-    if package in ("jax", "flax", "equinox", "keras", "tensorflow", "onnx"):
+    if package in ("tensorflow", "onnx", "paddle", "mxnet", "mlx", "tinygrad"):
         raise UnsupportedByBackend(
-            f"{package} models have no backend yet; wrapped as a callable on NumPy arrays they can be explained by "
+            f"a {type(model).__name__} of {package} has no backend; wrapped as a callable on NumPy arrays they can be explained by "
             f"{working()}"
         )
     if called or is_estimator(model):

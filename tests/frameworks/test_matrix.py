@@ -1,0 +1,29 @@
+"""Every method in JAX: plain functions, flax NNX and linen modules, and equinox, compared with PyTorch."""
+
+import pytest
+
+pytest.importorskip("jax")
+pytest.importorskip("torch")
+
+import matrix
+
+SPELLINGS = ("jax", "jax-pair", "flax", "linen", "equinox")
+# By network (or "*") and method: what is not supported, by a part of the reason that is given.
+UNSUPPORTED: dict[str, dict[tuple[str, str], str]] = {each: {} for each in SPELLINGS}
+
+
+def cell(spelling, network, name):
+    # One way of writing each network down is enough for a quick run.
+    quick = spelling == "jax-pair" or network == "mlp"
+    return pytest.param(spelling, network, name, marks=() if quick else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("spelling, network, name", [cell(*each) for each in matrix.cells(SPELLINGS)])
+def test_float64(spelling, network, name):
+    matrix.check(spelling, network, name, "float64", UNSUPPORTED[spelling])
+
+
+@pytest.mark.parametrize("name", matrix.NARROW)
+@pytest.mark.parametrize("network", ["cnn", "transformer"])
+def test_float32(network, name):
+    matrix.check("jax-pair", network, name, "float32", UNSUPPORTED["jax-pair"])
