@@ -213,9 +213,11 @@ class JaxBackend:
     def pieces(
         self, function: Callable[[Leaves], Array], leaves: Leaves, directions: Leaves
     ) -> tuple[Array, Leaves, Array, Array, Array]:
-        from whence.backends.jax_pieces import pieces
+        from whence.backends.jax_program import ruled
+        from whence.backends.unpieced import refuse_pieces
 
-        return pieces(self, function, leaves, directions)
+        with ruled(None, function, leaves, Rules("gradient", on_unknown="gradient")) as seen:
+            refuse_pieces("JAX", seen.met)
 
     def split(self, function: Callable[[Leaves, np.ndarray], Array], start: Leaves, end: Leaves) -> None:
         return None
