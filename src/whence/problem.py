@@ -316,9 +316,14 @@ class Problem:
             raise Refused(
                 f"blurring needs pictures, [batch, ..., height, width]; this input is {tuple(leaf.shape)}"
             )
-        # How the pictures are held says nothing about a layer, whose channels come first.
-        last = self.run.channels_last and self.site is None
-        return (1, 2) if last and leaf.ndim == 4 else (leaf.ndim - 2, leaf.ndim - 1)
+        return (leaf.ndim - 3, leaf.ndim - 2) if self.channels_last(leaf) else (leaf.ndim - 2, leaf.ndim - 1)
+
+    def channels_last(self, leaf: Array) -> bool:
+        """Tell whether an array at the site is of pictures whose channels are the last axis."""
+        if isinstance(self.site, Layer):
+            # How the pictures are held says nothing about a layer; the framework does.
+            return self.site.channel_axis(leaf.ndim) != 1
+        return self.run.channels_last and self.site is None and leaf.ndim == 4
 
 
 def unit(ops: Operations, y: Array, column: int) -> Array:

@@ -201,8 +201,11 @@ class TorchBackend:
     def hessian_vector(
         self, function: Callable[[Leaves], Array], leaves: Leaves, direction: Leaves
     ) -> tuple[Array, Leaves, Leaves]:
+        from whence.backends.torch_rules.settings import attention_apart
+
         leaves = tuple(leaf.detach().requires_grad_() for leaf in leaves)
-        y = function(leaves)
+        with attention_apart():
+            y = function(leaves)
         _require_graph(y)
         used = torch.autograd.grad(y.sum(), leaves, create_graph=True, allow_unused=True)
         gradients = _filled(used, leaves)

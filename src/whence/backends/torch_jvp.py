@@ -40,8 +40,11 @@ def _twice_back(
     function: Callable[[Leaves], Array], leaves: Leaves, direction: Leaves
 ) -> tuple[Array, Array]:
     """Differentiate Jᵀu, which is linear in u, by u: the derivative of ⟨Jᵀu, v⟩ is Jv."""
+    from whence.backends.torch_rules.settings import attention_apart
+
     leaves = tuple(leaf.detach().requires_grad_() for leaf in leaves)
-    y = function(leaves)
+    with attention_apart():
+        y = function(leaves)
     if not y.requires_grad:
         return y.detach(), torch.zeros_like(y)
     u = torch.zeros_like(y, requires_grad=True)

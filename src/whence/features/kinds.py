@@ -203,13 +203,12 @@ def space(problem: Problem, leaf: Array, what: str) -> tuple[int, int]:
             f"{what} need a height and a width; this input is [batch, "
             f"{', '.join(map(str, leaf.shape[1:]))}]: leave features out, or name columns, tokens or a mask"
         )
-    last = problem.run.channels_last and problem.site is None
-    return (1, 2) if last and leaf.ndim == 4 else (leaf.ndim - 2, leaf.ndim - 1)
+    return (leaf.ndim - 3, leaf.ndim - 2) if problem.channels_last(leaf) else (leaf.ndim - 2, leaf.ndim - 1)
 
 
 def channel_axis(problem: Problem, leaf: Array) -> int:
     """Return the axis of channels: a picture's, or the first after the batch."""
-    return 3 if problem.run.channels_last and problem.site is None and leaf.ndim == 4 else 1
+    return leaf.ndim - 1 if problem.channels_last(leaf) else 1
 
 
 def _column(member: Any, names: Sequence[str] | None, count: int) -> int:

@@ -43,6 +43,13 @@ def decomposed(plain_cells: bool, apart: bool) -> Generator[None]:
 
 
 @contextmanager
+def attention_apart() -> Generator[None]:
+    """Run attention as its products and softmax: the fused kernels have a first derivative alone."""
+    with _lock, sdpa_kernel(SDPBackend.MATH):
+        yield
+
+
+@contextmanager
 def _single_cells() -> Generator[None]:
     onednn, cudnn = torch._C._get_mkldnn_enabled(), torch._C._get_cudnn_enabled()
     torch._C._set_mkldnn_enabled(False)
