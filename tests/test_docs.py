@@ -295,6 +295,7 @@ def test_cheap_commands_of_the_pages_run(tmp_path: Path) -> None:
 def test_snippets_import_only_what_is_installed() -> None:
     """A page never asks for a package that the project does not bring, unless it says so."""
     brought = {"whence", "numpy", "torch", "matplotlib", "sklearn", "PIL", "safetensors", "scipy"}
+    brought |= {"jax", "flax", "equinox", "onnx"}
     for page in PAGES:
         for block in make_docs.blocks(text_of(page)):
             if block.language != "python" or block.comment.startswith("not run"):

@@ -24,6 +24,7 @@ from whence.cli_options import (
     ModelFlags,
     QuestionFlags,
 )
+from whence.cli_study import study
 from whence.errors import BadInput
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ Exit status: 0 success, 2 wrong use, 1 the work failed.""",
     suppress_keyboard_interrupt=False,
     version=__version__,
 )
+
+app.command(study)
 
 # Threads that wait by spinning make each other thirty times slower where other programs run too. Read once, when
 # a framework is imported.
@@ -207,21 +210,20 @@ def check(
     help_epilogue="""Examples:
 
   whence methods
-  whence methods --json"""
+  whence methods --json
+  whence methods --backend jax"""
 )
-def methods(*, json: bool = False) -> None:
+def methods(*, backend: str | None = None, json: bool = False) -> None:
     """List the methods: what each needs, its equation, and the paper it is from.
 
     Args:
+        backend: Instead try each method in a framework and say which work: torch, jax, tensorflow, onnx, callable.
         json: Print one JSON list for programs instead of the table.
     """
-    from whence import cli_show, registry
+    from whence import cli_methods
 
     with _screen(json) as (console, tell):
-        if not json:
-            cli_show.registry_table(console)
-        names = ("name", "summary", "needs", "equation", "citation", "fields")
-        tell([{name: getattr(each, name) for name in names} for each in registry.methods().values()])
+        tell(cli_methods.listed(console) if backend is None else cli_methods.tried(backend, console))
 
 
 # ---- around the commands -----------------------------------------------------------------------------------

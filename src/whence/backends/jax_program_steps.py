@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -327,8 +328,9 @@ def _text(eqn: Any) -> str:
 
 
 def _scopes(eqn: Any) -> tuple[str, ...]:
-    stack = str(eqn.source_info.name_stack)
-    return tuple(stack.split("/")) if stack else ()
+    # Scopes under a transformation are written vmap(name).
+    stack = re.sub(r"\b(vmap|jvp|transpose|remat|checkpoint)\(|\)", "", str(eqn.source_info.name_stack))
+    return tuple(each for each in stack.split("/") if each)
 
 
 def _place(eqn: Any, module: str) -> str:

@@ -1,0 +1,60 @@
+"""One framework in a process of its own: reads what to do from a folder, and writes what came of it there.
+
+`python -m whence.study.worker FOLDER`: nothing that another framework imported, compiled or allocated is in the way.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+STEP: Final = "whence-study: "
+"""What lines of progress begin with: frameworks print too."""
+ASKED, GIVEN, FOUND, MAPS = "asked.json", "given.npz", "found.json", "maps.npz"
+QUIET: Final = {
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "KERAS_BACKEND": "tensorflow",
+    # All are compared on the processor: some would take an accelerator unasked, and others not.
+    "CUDA_VISIBLE_DEVICES": "",
+    "JAX_PLATFORMS": "cpu",
+}
+"""Read once, when a framework is imported."""
+
+
+def main(folder: Path) -> int:
+    """Do what the folder asks."""
+    asked: dict[str, Any] = json.loads((folder / ASKED).read_text())
+    os.environ.update(QUIET)
+    if asked["setup"]["dtype"] == "float64":
+        os.environ["JAX_ENABLE_X64"] = "1"
+    from whence.study.results import Ran
+    from whence.study.setup import FRAMEWORKS, Setup
+    from whence.study.trial import Trial, short
+
+    framework = FRAMEWORKS[asked["framework"]]
+    setup = Setup.read(asked["setup"])
+    with np.load(folder / GIVEN) as given:
+        arrays = {name: given[name] for name in given.files}
+    trial = Trial(framework, asked["network"], setup, began=asked["began"], **arrays)
+    maps: dict[str, np.ndarray] = {}
+    try:
+        ran, maps = trial.run(lambda text: print(f"{STEP}{text}", flush=True))
+    except ModuleNotFoundError as problem:
+        package = (problem.name or framework.name).partition(".")[0]
+        words = f"{package} is not installed: pip install '{framework.install}'"
+        ran = Ran(framework.name, asked["network"], absent=words)
+    except Exception as problem:
+        ran = Ran(framework.name, asked["network"], problem=f"{type(problem).__name__}: {short(problem)}")
+    np.savez(folder / MAPS, **maps)  # pyright: ignore[reportArgumentType]
+    (folder / FOUND).write_text(json.dumps(asdict(ran)))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(Path(sys.argv[1])))
