@@ -94,7 +94,7 @@ def test_no_model_lists_the_zoo():
         ("digit-cnn", "did you mean 'digits-cnn'"),
         ("resnet50", "module.path:factory"),
         ("net.onnx", "there is no file"),
-        ("net.keras", "later version"),
+        ("net.keras", "there is no such file"),
         ("net.pt", "--weights net.pt"),
         ("net.safetensors", "--weights net.safetensors"),
         ("folder/net.py", "--model net:factory"),

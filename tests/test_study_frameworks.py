@@ -81,7 +81,7 @@ def test_the_page_is_one_file(two):
         assert words in text
     for sentence in answer["findings"]:
         assert sentence.replace("'", "&#39;") in text
-    assert "whence study frameworks --quick" in text
+    assert "whence study frameworks --network mlp --framework torch" in text
     # The digit, the figure and three maps.
     assert len(addresses) == 5
 
@@ -119,6 +119,34 @@ def test_a_framework_that_is_absent_or_fails_is_named_and_the_others_are_measure
         assert heading in said
     assert max(map(len, done.stdout.splitlines())) <= 100
     assert (tmp_path / "out" / "frameworks.html").is_file()
+
+
+def test_a_thorough_study_tries_every_method(tmp_path):
+    words = ("--network", "mlp", "--samples", "2", "--method", "occlusion", "--framework", "callable")
+    done = study(*words, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "13 of 35" in done.stdout
+    text = (tmp_path / "frameworks.html").read_text(encoding="utf-8")
+    assert "Of all registered methods" in text and "a black box has no gradient" in text
+
+
+DROP = """
+import os, whence.support
+def tried(name, built):
+    os.abort()
+whence.support._tried = tried
+"""
+
+
+def test_a_method_that_brings_the_process_down_takes_nothing_that_was_measured_with_it(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(DROP)
+    words = ("--network", "mlp", "--samples", "2", "--method", "occlusion", "--framework", "callable")
+    done = study(*words, folder=tmp_path / "out", path=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    assert "callable: not all registered methods could be tried: ended by signal 6" in said
+    assert "1 of 1 asked" in said
+    assert "could be tried" in (tmp_path / "out" / "frameworks.html").read_text(encoding="utf-8")
 
 
 def test_where_nothing_can_be_measured_the_work_failed(tmp_path):

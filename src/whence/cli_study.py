@@ -15,7 +15,14 @@ from whence.cli_options import ANSWER, QUESTION, AnswerFlags, flag
 if TYPE_CHECKING:
     from whence.study.results import Ran, Study
 
-study = App(name="study", help="Answer a question about attribution by measuring: a table and a page.")
+study = App(
+    name="study",
+    help="Answer a question about attribution by measuring: a table and a page.",
+    help_epilogue="""Examples:
+
+  whence study frameworks
+  whence study frameworks --quick --network cnn""",
+)
 
 Names = tuple[str, ...]
 

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from whence import zoo
+from whence.backends import keras_file
 from whence.backends.onnx_graph.file import names_file
 from whence.errors import BadInput, WhenceError, WorkFailed
 from whence.naming import unknown
 from whence.preprocess import Preprocess, Size
 
 FACTORY: Final = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
-LATER: Final = {".keras": "Keras", ".h5": "Keras"}
 # What the core notes on an exception that came out of the user's model.
 BLAME: Final = "raised by the model"
 
@@ -90,13 +90,15 @@ class Request:
             BadInput: a model, weights, labels or preprocessing that do not exist or do not fit together.
         """
         name = _checked_name(self.model)
-        for path in () if names_file(name) else weights:
+        for path in () if names_file(name) or keras_file.names_file(name) else weights:
             zoo.check_weights(path, trust=self.trust)
         if self.labels is not None:
             zoo.read_labels(self.labels)
         channels = None
         if names_file(name):
             channels = self._from_onnx(name, weights).channels
+        elif keras_file.names_file(name):
+            self._check_keras(name, weights)
         elif ":" not in name:
             channels = zoo.entry(name).channels
             if self.arguments:
@@ -118,6 +120,11 @@ class Request:
             found = self._from_onnx(name, () if weights is None else (weights,))
             preprocess = Preprocess(**(found.settings | self._changes()))
             return Source(Path(name).name, found.model, preprocess, labels or found.labels, found.channels)
+        if keras_file.names_file(name):
+            self._check_keras(name, () if weights is None else (weights,))
+            model = keras_file.read(name, self.trust)
+            settings = keras_file.settings_of(name, model) | self._changes()
+            return Source(Path(name).name, model, Preprocess(**settings), labels, settings.get("channels"))
         if ":" not in name:
             loaded = zoo.load(name, weights, trust=self.trust)
             entry = zoo.entry(name)
@@ -140,6 +147,14 @@ class Request:
             raise BadInput(f"--weights: an ONNX file holds its own weights; leave --weights {weights[0]} out")
         return loading_onnx.read(name, self.arguments)
 
+    def _check_keras(self, name: str, weights: Sequence[Path]) -> None:
+        """Refuse what a file that is a whole model has no use for."""
+        if weights:
+            raise BadInput(f"--weights: {name} holds its own weights; leave --weights {weights[0]} out")
+        if self.arguments:
+            raise BadInput(f"--model-arg is for factories; {name} takes no arguments")
+        keras_file.check(name)
+
     def _changes(self) -> dict[str, Any]:
         given = {"size": self.size, "crop": self.crop, "mean": self.mean, "std": self.std}
         return {key: value for key, value in given.items() if value is not None}
@@ -160,10 +175,11 @@ def _checked_name(name: str | None) -> str:
     known = ", ".join(zoo.names())
     if name is None:
         raise BadInput(
-            f"--model is missing; give one of the zoo ({known}), an ONNX file, or your own as module.path:factory"
+            f"--model is missing; give one of the zoo ({known}), an ONNX or Keras file, or your own as "
+            "module.path:factory"
         )
     suffix = Path(name).suffix.lower()
-    if names_file(name):
+    if names_file(name) or keras_file.names_file(name):
         return name
     if ":" in name:
         if not FACTORY.fullmatch(name):
@@ -171,11 +187,6 @@ def _checked_name(name: str | None) -> str:
         return name
     if name in zoo.names():
         return name
-    if suffix in LATER:
-        raise BadInput(
-            f"--model {name}: {LATER[suffix]} files come with a later version of whence; until then wrap it as a "
-            "callable on NumPy arrays in a module of your own: --model my_module:factory --method sensitivity"
-        )
     if suffix == ".safetensors" or suffix in zoo.PICKLES:
         raise BadInput(
             f"--model {name}: these are weights; say whose: --model module.path:factory --weights {name}"

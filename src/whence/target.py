@@ -50,12 +50,16 @@ class Neuron:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A target fitted to one batch: `select(output, rows)` gives [n] (or [n, K]); `recorded` is what was explained."""
+    """A target fitted to one batch: `select(output, rows)` gives [n] (or [n, K]); `recorded` is what was explained.
+
+    A `linear` one takes numbers out of the output, and adds them up with fixed weights at most.
+    """
 
     select: Select
     recorded: Any
     description: str
     every_class: bool = False
+    linear: bool = False
 
 
 def logit(index: int | Sequence[int] | Array | None = None) -> Target:
@@ -127,7 +131,7 @@ def resolve(target: Any, output: Array, ops: Operations) -> Resolved:
             "it), or a callable that makes one number per example"
         )
     index = _indices(target, output, ops, "target")
-    return Resolved(_column(index, ops), index, _describe("logit", index))
+    return Resolved(_column(index, ops), index, _describe("logit", index), linear=True)
 
 
 def _own(target: Any, output: Array) -> Resolved:
@@ -135,7 +139,7 @@ def _own(target: Any, output: Array) -> Resolved:
         raise BadInput(
             f"target {target!r}: the output has one number per example, which is its own target; leave it out"
         )
-    return Resolved(lambda y, rows: y, None, "the output")
+    return Resolved(lambda y, rows: y, None, "the output", linear=True)
 
 
 def _called(function: Callable[[Array], Array], ops: Operations) -> Select:
@@ -162,7 +166,7 @@ def _dense(target: tuple[Any, ...], output: Array) -> Resolved:
         if not -size <= part < size:
             raise BadInput(f"target {target} is out of range: the output's axes after the batch are {shape}")
     place = tuple(int(part) for part in target)
-    return Resolved(lambda y, rows: y[(slice(None), *place)], place, f"output{list(place)}")
+    return Resolved(lambda y, rows: y[(slice(None), *place)], place, f"output{list(place)}", linear=True)
 
 
 def _named(target: Target, output: Array, ops: Operations) -> Resolved:
@@ -196,7 +200,8 @@ def _named(target: Target, output: Array, ops: Operations) -> Resolved:
         logarithm = _chosen(ops, already[rows], y, logarithms, complete, ops.log)
         return column(logarithm, rows) * (-1 if target.kind == "loss" else 1)
 
-    return Resolved(select, index, _describe(target.kind, index, other))
+    linear = target.kind in ("logit", "margin")
+    return Resolved(select, index, _describe(target.kind, index, other), linear=linear)
 
 
 def _chosen(

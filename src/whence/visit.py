@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 
 from whence.backends import Array, Leaves
 from whence.errors import Refused
-from whence.integrand import Integrand
+from whence import sweep
+from whence.integrand import Integrand, Straight
 from whence.problem import Problem
 
 
@@ -62,7 +63,10 @@ def visit(problem: Problem, integrand: Integrand, todo: Visit) -> Visited:
         Refused: an output or a gradient is not finite; the message names the node and the example.
     """
     ops, classes, pairs = problem.ops, problem.output.shape[1:], len(todo.row)
-    sums = [ops.zeros((todo.cells, *classes, *leaf.shape[1:]), ops.wide(leaf[:1])) for leaf in integrand.like]
+    sums = sweep.zeros(problem, integrand.like, todo.cells)
+    found = _swept(problem, integrand, todo, tuple(sums))
+    if found is not None:
+        return found
     output = np.zeros((pairs, *classes))
     slope = np.zeros_like(output)
     number = np.zeros(pairs, dtype=int) if todo.number is None else todo.number
@@ -93,6 +97,19 @@ def visit(problem: Problem, integrand: Integrand, todo: Visit) -> Visited:
     problem.run.chunks.run(problem.run.backend, pairs, work)
     require_finite(problem, todo.row, todo.alpha, output, slope)
     return Visited(tuple(sums), output, slope)
+
+
+def _swept(problem: Problem, integrand: Integrand, todo: Visit, sums: Leaves) -> Visited | None:
+    """Visit the pairs in the backend's own loop, where it has one for them."""
+    if not isinstance(integrand, Straight) or todo.number is not None or not len(todo.row):
+        return None
+    loop = sweep.loop_of(problem, integrand.line.start, integrand.line.steps)
+    pairs = sweep.Pairs(todo.row, todo.alpha, todo.pair, todo.cell, todo.weight)
+    found = None if loop is None else sweep.swept(problem, loop, pairs, sums)
+    if found is None:
+        return None
+    require_finite(problem, todo.row, todo.alpha, found[1], found[2])
+    return Visited(*found)
 
 
 def _padding(problem: Problem, count: int) -> Int[np.ndarray, "room"]:

@@ -35,6 +35,14 @@ WAYS = {
     "chosen": ("gradcam", {"layer": None}),
 }
 METHODS = (*whence.methods(), *(f"{name}@layer" for name in AT_LAYERS), *WAYS)
+# What JAX and TensorFlow lack, by network (or "*") and method, and a part of the reason that they give.
+PIECES = {
+    (network, name): "exact integrals, piece by piece, are PyTorch's"
+    for network in ("mlp", "cnn")
+    for name in ("integrated_hessians", "exact")
+}
+# What draws the map of a layer.
+MAPS = (*(name for name, record in whence.methods().items() if "layer" in record.needs), "chosen")
 # What is also compared in float32: one of each kind.
 NARROW = (
     "saliency", "integrated_gradients", "smoothgrad", "deeplift", "lrp", "guided_backprop", "gradcam", "occlusion",
@@ -147,3 +155,15 @@ def cells(spellings: tuple[str, ...]) -> list[tuple[str, str, str]]:
         for network in twins.networks(spelling)
         for name in METHODS
     ]
+
+
+def parameters(spellings: tuple[str, ...]) -> list[Any]:
+    """Return every cell for pytest: of spellings but the first a few are enough for a quick run."""
+    found: list[Any] = []
+    for cell in cells(spellings):
+        spelling, network, name = cell
+        quick = spelling == spellings[0] or (network == "mlp" and name in NARROW)
+        # Second derivatives of a whole transformer take long to compile.
+        long = (network, name) == ("transformer", "integrated_hessians")
+        found.append(pytest.param(*cell, marks=() if quick and not long else pytest.mark.slow))
+    return found

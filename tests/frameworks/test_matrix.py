@@ -7,18 +7,11 @@ pytest.importorskip("torch")
 
 import matrix
 
-SPELLINGS = ("jax", "jax-pair", "flax", "linen", "equinox")
-# By network (or "*") and method: what is not supported, by a part of the reason that is given.
-UNSUPPORTED: dict[str, dict[tuple[str, str], str]] = {each: {} for each in SPELLINGS}
+SPELLINGS = ("jax-pair", "jax", "flax", "linen", "equinox")
+UNSUPPORTED = dict.fromkeys(SPELLINGS, matrix.PIECES)
 
 
-def cell(spelling, network, name):
-    # One way of writing each network down is enough for a quick run.
-    quick = spelling == "jax-pair" or network == "mlp"
-    return pytest.param(spelling, network, name, marks=() if quick else pytest.mark.slow)
-
-
-@pytest.mark.parametrize("spelling, network, name", [cell(*each) for each in matrix.cells(SPELLINGS)])
+@pytest.mark.parametrize("spelling, network, name", matrix.parameters(SPELLINGS))
 def test_float64(spelling, network, name):
     matrix.check(spelling, network, name, "float64", UNSUPPORTED[spelling])
 
@@ -26,4 +19,4 @@ def test_float64(spelling, network, name):
 @pytest.mark.parametrize("name", matrix.NARROW)
 @pytest.mark.parametrize("network", ["cnn", "transformer"])
 def test_float32(network, name):
-    matrix.check("jax-pair", network, name, "float32", UNSUPPORTED["jax-pair"])
+    matrix.check(SPELLINGS[0], network, name, "float32", UNSUPPORTED[SPELLINGS[0]])

@@ -8,17 +8,11 @@ pytest.importorskip("torch")
 import matrix
 
 SPELLINGS = ("onnx",)
-# By network (or "*") and method: what is not supported, by a part of the reason that is given.
-UNSUPPORTED: dict[str, dict[tuple[str, str], str]] = {each: {} for each in SPELLINGS}
+# Nothing is unsupported: what PyTorch's modules can be asked, a graph can.
+UNSUPPORTED: dict[str, dict[tuple[str, str], str]] = {"onnx": {}}
 
 
-def cell(spelling, network, name):
-    # One way of writing each network down is enough for a quick run.
-    quick = spelling == "onnx" or network == "mlp"
-    return pytest.param(spelling, network, name, marks=() if quick else pytest.mark.slow)
-
-
-@pytest.mark.parametrize("spelling, network, name", [cell(*each) for each in matrix.cells(SPELLINGS)])
+@pytest.mark.parametrize("spelling, network, name", matrix.parameters(SPELLINGS))
 def test_float64(spelling, network, name):
     matrix.check(spelling, network, name, "float64", UNSUPPORTED[spelling])
 
@@ -26,4 +20,4 @@ def test_float64(spelling, network, name):
 @pytest.mark.parametrize("name", matrix.NARROW)
 @pytest.mark.parametrize("network", ["cnn", "transformer"])
 def test_float32(network, name):
-    matrix.check("onnx", network, name, "float32", UNSUPPORTED["onnx"])
+    matrix.check(SPELLINGS[0], network, name, "float32", UNSUPPORTED[SPELLINGS[0]])

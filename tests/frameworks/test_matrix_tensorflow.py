@@ -8,17 +8,15 @@ pytest.importorskip("torch")
 import matrix
 
 SPELLINGS = ("keras", "keras-sequential", "keras-subclassed", "tensorflow")
-# By network (or "*") and method: what is not supported, by a part of the reason that is given.
-UNSUPPORTED: dict[str, dict[tuple[str, str], str]] = {each: {} for each in SPELLINGS}
+# A function's layers have no names.
+NAMELESS = {
+    **{("*", name): "no layer can be chosen" for name in matrix.MAPS},
+    **{("*", name): "no names any more" for name in matrix.METHODS if name.endswith("@layer")},
+}
+UNSUPPORTED = dict.fromkeys(SPELLINGS, matrix.PIECES) | {"tensorflow": matrix.PIECES | NAMELESS}
 
 
-def cell(spelling, network, name):
-    # One way of writing each network down is enough for a quick run.
-    quick = spelling == "keras" or network == "mlp"
-    return pytest.param(spelling, network, name, marks=() if quick else pytest.mark.slow)
-
-
-@pytest.mark.parametrize("spelling, network, name", [cell(*each) for each in matrix.cells(SPELLINGS)])
+@pytest.mark.parametrize("spelling, network, name", matrix.parameters(SPELLINGS))
 def test_float64(spelling, network, name):
     matrix.check(spelling, network, name, "float64", UNSUPPORTED[spelling])
 
@@ -26,4 +24,4 @@ def test_float64(spelling, network, name):
 @pytest.mark.parametrize("name", matrix.NARROW)
 @pytest.mark.parametrize("network", ["cnn", "transformer"])
 def test_float32(network, name):
-    matrix.check("keras", network, name, "float32", UNSUPPORTED["keras"])
+    matrix.check(SPELLINGS[0], network, name, "float32", UNSUPPORTED[SPELLINGS[0]])

@@ -260,6 +260,30 @@ def test_another_constant_of_the_program_is_another_program():
     assert np.abs(found[1] - 2 * found[0]).max() <= 1e-12
 
 
+def reversed_by(strength):
+    @jax.custom_vjp
+    def reverse(z):
+        return z
+
+    reverse.defvjp(lambda z: (z, None), lambda _, g: (-strength * g,))
+    return reverse
+
+
+def test_another_derivative_of_the_same_function_is_another_program():
+    found = []
+    for strength in (1.0, 2.0):
+        with ruled(None, total(reversed_by(strength)), (X,), GRADIENT) as answer:
+            found.append(answer.pull(None, False)[0])
+    assert np.abs(found[1] - 2 * found[0]).max() <= 1e-12
+
+
+def test_a_derivative_of_ones_own_is_compiled_once(monkeypatch):
+    made = counted(monkeypatch)
+    for _ in range(2):
+        multipliers(lambda z: jax.nn.relu(stepped(z)) * doubled(z))
+    assert len(made) <= 1
+
+
 def test_no_weights_are_kept_alive():
     weights = jnp.asarray(W * 3)
     with ruled(None, deep(weights), (X,), Rules("guided")) as answer:

@@ -8,7 +8,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -166,12 +166,32 @@ def _told(value: Any) -> str:
         return _signature(value) + inner
     if isinstance(value, (tuple, list)):
         return f"({','.join(_told(each) for each in value)})"
-    debug = getattr(value, "debug_info", None)
-    if debug is not None:
-        return str(getattr(debug, "func_src_info", debug))
+    if hasattr(value, "debug_info") and hasattr(value, "f"):
+        # A derivative of someone's own: the same function is the same derivative, and the program keeps it alive.
+        return str(id(_written_by(value)))
     if callable(value) and not isinstance(value, type):
         return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__name__)}"
     return repr(value)
+
+
+def _written_by(wrapped: Any, depth: int = 4) -> Any:
+    """Return the function that JAX has wrapped, anew for each trace."""
+    function = wrapped.f
+    for cell in (getattr(function, "__closure__", None) or ()) if depth else ():
+        inner = cell.cell_contents
+        if hasattr(inner, "f"):
+            return _written_by(inner, depth - 1)
+        if callable(inner) and getattr(inner, "__closure__", None):
+            found = _written_by(_Closure(inner), depth - 1)
+            if found is not inner:
+                return found
+    return function
+
+
+class _Closure(NamedTuple):
+    """A function, to be looked into."""
+
+    f: Any
 
 
 # ---- array functions ---------------------------------------------------------------------------------------------

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax._src import core, source_info_util
+from jax._src import core
 
 from whence.backends.jax_compiled import INPUT, OUTPUT
+from whence.backends.jax_program_equations import (
+    CUSTOM,
+    ENTERED,
+    acts_alone,
+    body,
+    called,
+    is_of_jax,
+    place,
+    scopes,
+    text,
+)
 from whence.backends.jax_program_kinds import ACTIVATIONS, PIECEWISE_CALLS, described
 from whence.backends.program_rules.functions import Type
-from whence.backends.program_rules.kinds import ELEMENTWISE
 from whence.backends.program_rules.program import Program, Step
 
-_ENTERED = (
-    "jit",
-    "pjit",
-    "closed_call",
-    "core_call",
-    "remat",
-    "remat2",
-    "checkpoint",
-    "custom_lin",
-    "custom_vmap_call",
-    "core_closed_call",
-)
-_CUSTOM = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
-_OWN = ("/jax/_src/", "/flax/", "/equinox/", "/whence/", "/site-packages/")
 _MOST_STEPS = 50_000
 
 
@@ -78,7 +73,7 @@ class _Layout:
         known: dict[Any, int] = dict(zip((*jaxpr.constvars, *jaxpr.invars), taken, strict=True))
         for eqn in jaxpr.eqns:
             inputs = [self._read(each, known) for each in eqn.invars]
-            here = (*stack, *_scopes(eqn))
+            here = (*stack, *scopes(eqn))
             outputs = self._laid(eqn, inputs, here)
             known.update(zip(eqn.outvars, outputs, strict=True))
         return [self._read(each, known) for each in jaxpr.outvars]
@@ -97,14 +92,14 @@ class _Layout:
     # ---- one equation ------------------------------------------------------------------------------------
 
     def _laid(self, eqn: Any, inputs: list[int], stack: tuple[str, ...]) -> list[int]:
-        name, params, inner = eqn.primitive.name, eqn.params, _body(eqn)
+        name, params, inner = eqn.primitive.name, eqn.params, body(eqn)
         reaches = any(each in self._reached for each in inputs)
         if name == "name":
             self._mark(params["name"])
             return inputs
-        if name in _CUSTOM and reaches:
+        if name in CUSTOM and reaches:
             return self._custom(eqn, inner, inputs, stack)
-        if (name in _ENTERED or name in _CUSTOM) and inner is not None:
+        if (name in ENTERED or name in CUSTOM) and inner is not None:
             if reaches and params.get("name") in ACTIVATIONS and self._is_one(inner, inputs):
                 return self._step(eqn, inputs, stack, "call", params["name"])
             return self._closed(inner, inputs, stack)
@@ -120,14 +115,14 @@ class _Layout:
 
     def _custom(self, eqn: Any, inner: Any, inputs: list[int], stack: tuple[str, ...]) -> list[int]:
         """Take a function with a derivative of its own as one step where it acts on each element alone."""
-        name = _called(eqn, inner)
+        name = called(eqn, inner)
         if self._is_alone(inner, inputs):
-            known = name in ACTIVATIONS or _is_of_jax(eqn)
+            known = name in ACTIVATIONS or is_of_jax(eqn)
             several = sum(each in self._reached for each in inputs) > 1
             return self._step(
                 eqn, inputs, stack, ("elementwise" if several else "call") if known else "cell", name
             )
-        if eqn.primitive.name == "custom_jvp_call" and (_is_of_jax(eqn) or name in ACTIVATIONS):
+        if eqn.primitive.name == "custom_jvp_call" and (is_of_jax(eqn) or name in ACTIVATIONS):
             return self._closed(inner, inputs, stack)
         return self._step(eqn, inputs, stack, "", name)
 
@@ -141,7 +136,7 @@ class _Layout:
         if len(shapes) != 1 or len(jaxpr.outvars) != 1:
             return False
         reached = {var for var, each in zip(jaxpr.invars, inputs, strict=True) if each in self._reached}
-        return _acts_alone(jaxpr, reached, next(iter(shapes)))
+        return acts_alone(jaxpr, reached, next(iter(shapes)))
 
     def _step(
         self, eqn: Any, inputs: Sequence[int], stack: tuple[str, ...], kind: str | None = None, name: str = ""
@@ -155,8 +150,8 @@ class _Layout:
         self._add(
             Step(
                 name, found, tuple(inputs), tuple(outputs), partial(_again, eqn), settings,
-                f"{eqn.primitive.name}{_text(eqn)}{[each.shape for each in (*taken, *given)]}",
-                _place(eqn, self._module(stack)), self._module(stack),
+                f"{eqn.primitive.name}{text(eqn)}{[each.shape for each in (*taken, *given)]}",
+                place(eqn, self._module(stack)), self._module(stack),
             )
         )  # fmt: skip
         return outputs
@@ -208,18 +203,18 @@ class _Layout:
     # ---- loops and branches ------------------------------------------------------------------------------
 
     def _unrolled(self, eqn: Any, inputs: list[int], stack: tuple[str, ...]) -> list[int]:
-        params, body = eqn.params, eqn.params["jaxpr"]
+        params, turned = eqn.params, eqn.params["jaxpr"]
         fixed, carries, length = params["num_consts"], params["num_carry"], params["length"]
         consts, carry, over = inputs[:fixed], inputs[fixed : fixed + carries], inputs[fixed + carries :]
-        avals = [var.aval for var in body.jaxpr.invars[fixed + carries :]]
-        given: list[list[int]] = [[] for _ in body.jaxpr.outvars[carries:]]
+        avals = [var.aval for var in turned.jaxpr.invars[fixed + carries :]]
+        given: list[list[int]] = [[] for _ in turned.jaxpr.outvars[carries:]]
         order = range(length - 1, -1, -1) if params["reverse"] else range(length)
         for turn in order:
             rows = [
                 self._made("slice", "move", [each], aval, partial(_row, turn), f"row{turn}", stack)
                 for each, aval in zip(over, avals, strict=True)
             ]
-            results = self._closed(body, [*consts, *carry, *rows], stack)
+            results = self._closed(turned, [*consts, *carry, *rows], stack)
             carry = results[:carries]
             for rest, each in zip(given, results[carries:], strict=True):
                 rest.append(each)
@@ -235,8 +230,8 @@ class _Layout:
         """Lay out the branch that a constant chooses; all of them where it is not known before the run."""
         branches, (chooser, *taken) = eqn.params["branches"], inputs
         if chooser in self._literals:
-            place = min(max(int(self._literals[chooser]), 0), len(branches) - 1)
-            return self._closed(branches[place], taken, stack)
+            number = min(max(int(self._literals[chooser]), 0), len(branches) - 1)
+            return self._closed(branches[number], taken, stack)
         every = [self._closed(branch, taken, stack) for branch in branches]
         return [
             self._made("cond", "select", [chooser, *cases], var.aval, _select, "cond", stack)
@@ -264,79 +259,6 @@ def _stacked(values: Sequence[Any]) -> tuple[Any, ...]:
 def _select(values: Sequence[Any]) -> tuple[Any, ...]:
     chooser, *cases = values
     chosen = cases[0]
-    for place, each in enumerate(cases[1:], start=1):
-        chosen = jnp.where(jnp.asarray(chooser, jnp.int32) >= place, each, chosen)
+    for number, each in enumerate(cases[1:], start=1):
+        chosen = jnp.where(jnp.asarray(chooser, jnp.int32) >= number, each, chosen)
     return (chosen,)
-
-
-# ---- what is told of an equation ---------------------------------------------------------------------------------
-
-
-def _acts_alone(jaxpr: Any, reached: set[Any], shape: tuple[int, ...]) -> bool:
-    for eqn in jaxpr.eqns:
-        hit = [each for each in eqn.invars if not isinstance(each, core.Literal) and each in reached]
-        if not hit:
-            continue
-        inner = _body(eqn)
-        if any(tuple(getattr(each.aval, "shape", ())) != shape for each in eqn.outvars):
-            return False
-        if inner is not None and (eqn.primitive.name in _ENTERED or eqn.primitive.name in _CUSTOM):
-            within = getattr(inner, "jaxpr", inner)
-            taken = {
-                var
-                for var, each in zip(within.invars, eqn.invars, strict=True)
-                if not isinstance(each, core.Literal) and each in reached
-            }
-            if not _acts_alone(within, taken, shape):
-                return False
-        elif described(eqn.primitive.name, {**_BLANK, **eqn.params}, [], [])[0] not in ELEMENTWISE:
-            return False
-        reached.update(eqn.outvars)
-    return True
-
-
-_BLANK = {"dimension_numbers": ((((), ()), ((), ()))), "batch_group_count": 0}
-
-
-def _body(eqn: Any) -> Any:
-    """Return what an equation calls; None where it calls nothing."""
-    found = (eqn.params.get(name) for name in ("jaxpr", "call_jaxpr", "call"))
-    return next((each for each in found if hasattr(each, "eqns") or hasattr(each, "jaxpr")), None)
-
-
-def _called(eqn: Any, inner: Any) -> str:
-    """Return the name of the function that an equation calls."""
-    debug = getattr(getattr(inner, "jaxpr", inner), "debug_info", None)
-    return str(getattr(debug, "func_name", "") or eqn.primitive.name)
-
-
-def _is_of_jax(eqn: Any) -> bool:
-    """Tell whether a function with its own derivative is JAX's own, whose derivative is that of what it does."""
-    for value in eqn.params.values():
-        debug = getattr(value, "debug_info", None)
-        if "/jax/_src/" in str(getattr(debug, "func_filename", "") or ""):
-            return True
-    return False
-
-
-def _text(eqn: Any) -> str:
-    kept = {
-        key: value for key, value in eqn.params.items() if "jaxpr" not in key and key not in ("bwd", "fwd")
-    }
-    inner = _body(eqn)
-    return f"{kept}{'' if inner is None else inner}"
-
-
-def _scopes(eqn: Any) -> tuple[str, ...]:
-    # Scopes under a transformation are written vmap(name).
-    stack = re.sub(r"\b(vmap|jvp|transpose|remat|checkpoint)\(|\)", "", str(eqn.source_info.name_stack))
-    return tuple(each for each in stack.split("/") if each)
-
-
-def _place(eqn: Any, module: str) -> str:
-    """Return the user's own line that an equation comes from, and the layer."""
-    for frame in source_info_util.user_frames(eqn.source_info.traceback):
-        if not any(part in frame.file_name for part in _OWN):
-            line = f"{frame.file_name}:{frame.start_line}"
-            return f"{line} in {module}" if module else line
-    return f"in {module}" if module else ""

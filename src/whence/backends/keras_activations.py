@@ -15,9 +15,9 @@ from whence.backends.keras_layers import Meet, first, named, watching
 
 # What they put out is another's, pooled, thinned or laid out anew; by the names of their classes.
 _PASSIVE: Final = (
-    "Pooling", "Pool", "Dropout", "Flatten", "Reshape", "Permute", "RepeatVector", "UpSampling", "ZeroPadding", "Cropping",
-    "Softmax", "Identity", "InputLayer", "Transpose", "Squeeze", "ExpandDims", "GetItem", "Mean", "Cast",
-    "GaussianNoise", "Rescaling", "Resizing", "Masking", "ActivityRegularization",
+    "Pooling", "Pool", "Dropout", "Flatten", "Reshape", "Permute", "RepeatVector", "UpSampling", "ZeroPadding",
+    "Cropping", "Softmax", "Identity", "InputLayer", "Transpose", "Squeeze", "ExpandDims", "GetItem", "Mean",
+    "Cast", "GaussianNoise", "Rescaling", "Resizing", "Masking", "ActivityRegularization",
 )  # fmt: skip
 # Layers whose last axis is that of the channels, and the attribute that says how many there are.
 _LAST: Final = {"units": True, "output_dim": True, "_output_dim": True}
@@ -88,7 +88,11 @@ class Watch:
         maker = self.makers.setdefault(id(tensor), place)
         passive = passive if maker == place else self.met[maker].passive or not name
         # Of an attention's queries, keys and scores no axis is the channels'.
-        mixed = len(tensor.shape) >= 4 and self.width is not None and self.width not in (tensor.shape[1], tensor.shape[-1])
+        mixed = (
+            len(tensor.shape) >= 4
+            and self.width is not None
+            and self.width not in (tensor.shape[1], tensor.shape[-1])
+        )
         last = self.last and len(tensor.shape) >= 3
         self.met.append(Met(name, self.calls[name], input, tensor, last, passive or mixed, maker))
 

@@ -46,7 +46,8 @@ def named(model: Any) -> dict[str, Any]:
 
 def _collect(holder: Any, path: str, found: dict[str, Any], above: frozenset[int]) -> None:
     for layer in _parts(holder):
-        if id(layer) in above:
+        # What stands for an input is never called.
+        if id(layer) in above or type(layer).__name__ == "InputLayer":
             continue
         name = own = f"{path}{layer.name}"
         count = 1
@@ -159,7 +160,9 @@ def first(value: Any, is_tensor: Callable[[Any], bool]) -> Any:
     """Return the first tensor of what a layer takes in or puts out, None where there is none."""
     if is_tensor(value):
         return value
-    parts: Any = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else ()
+    parts: Any = (
+        value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else ()
+    )
     found = (first(part, is_tensor) for part in parts)  # pyright: ignore[reportUnknownVariableType]
     return next((each for each in found if each is not None), None)
 

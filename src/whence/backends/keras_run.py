@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,7 @@ def run(
     taps: Sequence[Tap | Swap],
     generators: Sequence[tuple[Any, Any]],
     is_tensor: Callable[[Any], bool],
+    leaf: Callable[[Any], Any] = lambda value: value,
 ) -> Ran:
     """Run a model in inference mode.
 
@@ -70,18 +72,18 @@ def run(
         taps: what is seen and replaced, and in place of which parameters.
         generators: the states that random generators of the model begin with.
         is_tensor: tells an array of the framework.
+        leaf: makes of an array one that what follows can be differentiated by, where a tap asks for it.
 
     Raises:
         BadInput: a tap's layer is unknown, never runs, or gives no array.
     """
-    swaps = [(parameter_of(model, each.parameter), each.replacement) for each in taps if isinstance(each, Swap)]
-    meetings = [_Meeting(each, is_tensor) for each in taps if isinstance(each, Tap)]
+    swaps = [
+        (parameter_of(model, each.parameter), each.replacement) for each in taps if isinstance(each, Swap)
+    ]
+    meetings = [_Meeting(each, is_tensor, leaf) for each in taps if isinstance(each, Tap)]
     output = None
-    with Scope([*swaps, *generators]) as scope, watching(_watches(model, meetings)):
-        try:
-            output = called(model, inputs, dict(kwargs))
-        except _Stop:
-            pass
+    with Scope([*swaps, *generators]) as scope, watching(_watches(model, meetings)), suppress(_Stop):
+        output = called(model, inputs, dict(kwargs))
     last = meetings[-1].tap if meetings and meetings[-1].seen else None
     for each in meetings:
         if not each.seen:
@@ -97,6 +99,7 @@ class _Meeting:
 
     tap: Tap
     is_tensor: Callable[[Any], bool]
+    leaf: Callable[[Any], Any]
     calls: int = 0
 
     def __post_init__(self) -> None:
@@ -112,10 +115,12 @@ class _Meeting:
             raise BadInput(
                 f"layer {self.tap.layer!r} gives a {type(value).__name__}, not a tensor; choose another layer"
             )
-        self.seen.append(found)
+        shown = self.leaf(found) if self.tap.leaf else found
+        self.seen.append(shown)
         if self.tap.stop:
             raise _Stop
-        return None if self.tap.replacement is None else replaced(value, found, self.tap.replacement)
+        instead = shown if self.tap.replacement is None else self.tap.replacement
+        return None if instead is found else replaced(value, found, instead)
 
 
 def _watches(model: Any, meetings: Sequence[_Meeting]) -> dict[int, tuple[Any, Meet | None, Meet | None]]:
@@ -143,7 +148,7 @@ def _chain(meets: Sequence[Meet]) -> Meet | None:
 
 
 def called(model: Any, inputs: Any, kwargs: dict[str, Any]) -> Any:
-    """Return what a model in inference mode makes of arrays, alone or in a tuple or dict, handed over as it takes them."""
+    """Return what a model in inference mode makes of arrays: alone, or in a tuple or dict, as it takes them."""
     kwargs.setdefault("training", False)
     if not isinstance(inputs, (tuple, Mapping)):
         return model(inputs, **kwargs)

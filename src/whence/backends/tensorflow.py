@@ -58,6 +58,12 @@ class TensorFlowBackend:
         # A compiled run leaves no graph behind: callers take the general way.
         raise NoGradient(CUT)
 
+    def loop(self, ask: Callable[[Leaves], Array], start: Leaves, steps: Leaves, rows: int) -> Any:
+        """Return a compiled loop over gradients at many points of lines; None where the question is not that plain."""
+        from whence.backends.tensorflow_loop import loop
+
+        return loop(ask, start, steps, rows)
+
     def jvp(
         self, function: Callable[[Leaves], Array], leaves: Leaves, direction: Leaves
     ) -> tuple[Array, Array]:
@@ -77,9 +83,7 @@ class TensorFlowBackend:
         with ruled(None, function, leaves, Rules("gradient", on_unknown="gradient")) as seen:
             refuse_pieces("TensorFlow", seen.met)
 
-    def split(
-        self, function: Callable[[Leaves, np.ndarray], Array], start: Leaves, end: Leaves
-    ) -> None:
+    def split(self, function: Callable[[Leaves, np.ndarray], Array], start: Leaves, end: Leaves) -> None:
         return None
 
     def ruled(

@@ -247,7 +247,15 @@ def _countable(tensor: Any) -> Any:
 def _product(one: Any, two: Any) -> Any:
     if two.shape.rank == 1:
         return tf.linalg.matvec(one, two) if one.shape.rank > 1 else tf.tensordot(one, two, 1)
-    return tf.linalg.matvec(two, one, transpose_a=True) if one.shape.rank == 1 else tf.linalg.matmul(one, two)
+    if one.shape.rank == 1:
+        return tf.linalg.matvec(two, one, transpose_a=True)
+    # Not by broadcasting: TensorFlow 2.21 with oneDNN writes beyond its memory there.
+    if one.shape.rank > two.shape.rank == 2:
+        flat = tf.linalg.matmul(tf.reshape(one, (-1, one.shape[-1])), two)
+        return tf.reshape(flat, (*one.shape[:-1], two.shape[-1]))
+    if two.shape.rank > one.shape.rank == 2:
+        return tf.linalg.matrix_transpose(_product(tf.linalg.matrix_transpose(two), tf.transpose(one)))
+    return tf.linalg.matmul(one, two)
 
 
 def _mapped(value: Any, chosen: Callable[[Any], bool], change: Callable[[Any], Any]) -> Any:

@@ -54,6 +54,10 @@ class Caller(Protocol):
         ...
 
 
+_TRACED = tf.types.experimental.PolymorphicFunction
+_CONCRETE = tf.types.experimental.ConcreteFunction
+
+
 class KerasCaller:
     """A Keras layer or model on the TensorFlow backend."""
 
@@ -109,9 +113,7 @@ class FunctionCaller:
         self.model = model
         self.function = _function(model)
         # What is plain Python may do as it likes: only what its owner has traced is traced.
-        self.traces = isinstance(self.function, tf.types.experimental.PolymorphicFunction | tf.types.experimental.ConcreteFunction) or (
-            _is_restored(self.function)
-        )
+        self.traces = isinstance(self.function, _TRACED | _CONCRETE) or _is_restored(self.function)
 
     @property
     def kind(self) -> tf.DType:
@@ -178,12 +180,10 @@ def _function(model: Any) -> Any:
     Raises:
         BadInput: there is nothing to call.
     """
-    if callable(model) and not _is_empty(model):
-        inner = getattr(type(model), "__call__", None)
-        traced = isinstance(inner, tf.types.experimental.PolymorphicFunction) and not isinstance(
-            model, tf.types.experimental.PolymorphicFunction
-        )
-        return model.__call__ if traced else model
+    if callable(model):
+        kinds: Any = type(model)
+        traced = any(isinstance(vars(each).get("__call__"), _TRACED) for each in kinds.__mro__)
+        return model.__call__ if traced and not isinstance(model, _TRACED) else model
     for name in ("serve", "predict"):
         if callable(getattr(model, name, None)):
             return getattr(model, name)
@@ -191,15 +191,6 @@ def _function(model: Any) -> Any:
     if signatures:
         return signatures["serving_default" if "serving_default" in signatures else next(iter(signatures))]
     raise BadInput(f"model is a {type(model).__name__}, which cannot be called; pass one of its functions")
-
-
-def _is_empty(model: Any) -> bool:
-    """Tell a loaded object that has no function of its own to be called by: every one has the method."""
-    return _is_loaded(model) and not hasattr(model, "_call_attribute") and not _has_call(model)
-
-
-def _has_call(model: Any) -> bool:
-    return "__call__" in dir(model) and hasattr(type(model), "__call__")
 
 
 def _is_loaded(model: Any) -> bool:
@@ -219,15 +210,18 @@ def _inputs(model: Any) -> list[Any]:
 
 def _specs(function: Any) -> list[tf.TensorSpec]:
     """Return what a function says that it takes."""
-    given = getattr(function, "input_signature", None) or getattr(function, "structured_input_signature", None)
+    given = getattr(function, "input_signature", None) or getattr(
+        function, "structured_input_signature", None
+    )
     return [each for each in tf.nest.flatten(given or ()) if isinstance(each, tf.TensorSpec)]
 
 
 def _keywords(function: Any) -> list[str] | None:
     """Return the names by which a SavedModel's signature takes its inputs; None where they have places."""
-    if not isinstance(function, tf.types.experimental.ConcreteFunction):
+    if not isinstance(function, _CONCRETE):
         return None
-    args, kwargs = function.structured_input_signature
+    signature: Any = function
+    args, kwargs = signature.structured_input_signature
     return list(kwargs) if kwargs and not args else None
 
 

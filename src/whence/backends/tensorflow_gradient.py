@@ -9,7 +9,7 @@ the function takes numbers out of it; where they do, they turn out to be others,
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from whence.backends import Array, Leaves
 from whence.backends.tensorflow_array import Wrapped
-from whence.backends.tensorflow_trace import Traced
+from whence.backends.tensorflow_trace import Traced, building, new_tape
 from whence.errors import CUT, NoGradient
 
 
@@ -37,12 +37,19 @@ class Passing:
     seeds: list[list[Any]] = field(default_factory=list[list[Any]])
     calls: int = 0
     pulled: bool = False
+    tape: Any = None
+
+    def unrecorded(self) -> AbstractContextManager[Any]:
+        """Stop the tape of this run meanwhile."""
+        return nullcontext() if self.tape is None else self.tape.stop_recording()
 
     def run(self, traced: Traced, tensors: list[Any], misled: set[Traced]) -> list[Any]:
         """Return the outputs of a traced model, differentiably; `misled` keeps those of which no guess came true."""
         place, self.calls = self.calls, self.calls + 1
         return (
-            self._dry(traced, tensors, place, misled) if self.dry else self._whole(traced, tensors, place, misled)
+            self._dry(traced, tensors, place, misled)
+            if self.dry
+            else self._whole(traced, tensors, place, misled)
         )
 
     def _dry(self, traced: Traced, tensors: list[Any], place: int, misled: set[Traced]) -> list[Any]:
@@ -52,7 +59,7 @@ class Passing:
         self.seeds.append([])
         zeros = [tf.zeros(shape, kind) for shape, kind in zip(shapes, traced.kinds, strict=True)]
 
-        @tf.custom_gradient
+        @_with_own_derivative
         def nothing(*inputs: Any) -> Any:
             def back(*weights: Any, variables: Sequence[Any] = ()) -> Any:
                 self.seeds[place] = [weights[each] for each in traced.answers]
@@ -65,22 +72,32 @@ class Passing:
     def _whole(self, traced: Traced, tensors: list[Any], place: int, misled: set[Traced]) -> list[Any]:
         guess = self.seeds[place] if place < len(self.seeds) else []
 
-        @tf.custom_gradient
+        @_with_own_derivative
         def model(*_: Any) -> Any:
-            outputs, gradients = traced.derived(tensors, guess) if guess else (list(traced.forward(*tensors)), [])
+            # What happens here has its own derivative, and is not recorded to have another.
+            with self.unrecorded():
+                outputs, gradients = (
+                    traced.derived(tensors, guess) if guess else (list(traced.forward(*tensors)), [])
+                )
             traced.shapes[_key(tensors)] = [each.shape for each in outputs]
 
             def back(*weights: Any, variables: Sequence[Any] = ()) -> Any:
                 needed = [weights[each] for each in traced.answers]
                 if guess and _equal(guess, needed):
-                    return _with_none(gradients, variables)
+                    return _with_none(traced.unused(gradients, needed), variables)
                 if guess and not self.pulled:
                     misled.add(traced)
-                return _with_none(traced.derived(tensors, needed)[1], variables)
+                return _with_none(traced.unused(traced.derived(tensors, needed)[1], needed), variables)
 
             return outputs, back
 
         return list(model(*(tensors[each] for each in traced.floats)))
+
+
+def _with_own_derivative(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that gives its outputs, from one that also gives the way back."""
+    made: Any = tf.custom_gradient
+    return made(function)
 
 
 passing: ContextVar[Passing | None] = ContextVar("passing", default=None)
@@ -108,10 +125,10 @@ def _passed(run: Passing | None) -> Generator[None]:
         passing.reset(token)
 
 
-def _run(
-    function: Callable[[Leaves], Array], leaves: Sequence[Any], run: Passing
-) -> tuple[Any, tf.GradientTape]:
-    with _passed(run), tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+def recorded(function: Callable[[Leaves], Array], leaves: Sequence[Any], run: Passing) -> tuple[Any, Any]:
+    """Return f at tensors, and the tape of the run."""
+    with _passed(run), new_tape(persistent=True) as tape:
+        run.tape = tape
         tape.watch([each for each in leaves if each.dtype.is_floating])
         y = function(tuple(Wrapped(each) for each in leaves)).tensor
     return y, tape
@@ -121,7 +138,7 @@ def _guessed(function: Callable[[Leaves], Array], leaves: Sequence[Any]) -> list
     """Return the weights that the model's outputs have in a function, as far as a run without the model shows them."""
     dry = Passing(dry=True)
     try:
-        y, tape = _run(function, leaves, dry)
+        y, tape = recorded(function, leaves, dry)
         with _passed(None):
             tape.gradient(y, list(leaves), _first(y))
     except (_NoGuess, Exception):
@@ -132,7 +149,11 @@ def _guessed(function: Callable[[Leaves], Array], leaves: Sequence[Any]) -> list
 
 def _first(y: Any) -> Any:
     """Return the weights of the first way back: of all rows, and of the first class where there are several."""
-    return tf.ones_like(y) if y.shape.rank == 1 else tf.one_hot(tf.zeros(y.shape[0], tf.int32), y.shape[1], dtype=y.dtype)
+    return (
+        tf.ones_like(y)
+        if y.shape.rank == 1
+        else tf.one_hot(tf.zeros(y.shape[0], tf.int32), y.shape[1], dtype=y.dtype)
+    )
 
 
 def vjp(
@@ -145,7 +166,7 @@ def vjp(
     """
     inputs = [leaf.tensor for leaf in leaves]
     run = Passing(False, _guessed(function, inputs))
-    y, tape = _run(function, inputs, run)
+    y, tape = recorded(function, inputs, run)
     start = _first(y)
     begun = tape.gradient(y, inputs, start)
     # The guess was about this way back, and says nothing about those of other classes.
@@ -165,8 +186,8 @@ def jvp(function: Callable[[Leaves], Array], leaves: Leaves, direction: Leaves) 
     """Return f(x) and J(x) v: Jᵀu is linear in u, and the derivative of ⟨Jᵀu, v⟩ by u is Jv."""
     inputs = [leaf.tensor for leaf in leaves]
     along = [tf.cast(each.tensor, x.dtype) for each, x in zip(direction, inputs, strict=True)]
-    with _passed(None), tf.GradientTape(watch_accessed_variables=False) as outer:
-        with tf.GradientTape(watch_accessed_variables=False) as inner:
+    with building, _passed(None), new_tape() as outer:
+        with new_tape() as inner:
             inner.watch(inputs)
             y = function(tuple(Wrapped(each) for each in inputs)).tensor
         u = tf.zeros_like(y)
@@ -181,16 +202,23 @@ def hessian_vector(
 ) -> tuple[Array, Leaves, Leaves]:
     """Return f(x), its gradient, and the Hessian times the direction, per example; f(x) is [n]."""
     inputs = [leaf.tensor for leaf in leaves]
-    with _passed(None), tf.GradientTape(watch_accessed_variables=False) as outer:
+    with building, _passed(None), new_tape() as outer:
         outer.watch(inputs)
-        with tf.GradientTape(watch_accessed_variables=False) as inner:
+        with new_tape() as inner:
             inner.watch(inputs)
             y = function(tuple(Wrapped(each) for each in inputs)).tensor
         raw = inner.gradient(y, inputs)
         if all(each is None for each in raw):
             raise NoGradient(CUT)
-        gradients = [tf.zeros_like(x) if g is None else tf.convert_to_tensor(g) for g, x in zip(raw, inputs, strict=True)]
+        gradients = [
+            tf.zeros_like(x) if g is None else tf.convert_to_tensor(g)
+            for g, x in zip(raw, inputs, strict=True)
+        ]
         pairs = zip(gradients, direction, strict=True)
         total = tf.add_n([tf.reduce_sum(g * tf.cast(d.tensor, g.dtype)) for g, d in pairs])
     bent = outer.gradient(total, inputs, unconnected_gradients="zero")
-    return Wrapped(y), tuple(map(Wrapped, gradients)), tuple(Wrapped(tf.convert_to_tensor(each)) for each in bent)
+    return (
+        Wrapped(y),
+        tuple(map(Wrapped, gradients)),
+        tuple(Wrapped(tf.convert_to_tensor(each)) for each in bent),
+    )

@@ -10,13 +10,14 @@ import tensorflow as tf
 from whence.backends import Activation, Array, Leaves
 from whence.backends.keras_activations import Watch, number
 from whence.backends.tensorflow_array import Wrapped
+from whence.backends.tensorflow_trace import new_tape
 
 
 def activations(model: Any, function: Callable[[Leaves], Array], leaves: Leaves) -> list[Activation]:
     """Return what every layer takes in and puts out while `function` runs the model on one example, in order."""
     watch = Watch(tf.is_tensor)
     inputs = [leaf.tensor for leaf in leaves]
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
+    with new_tape() as tape:
         tape.watch([each for each in inputs if each.dtype.is_floating])
         with watch.watching(model):
             answer = function(tuple(Wrapped(each) for each in inputs)).tensor

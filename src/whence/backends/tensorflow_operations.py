@@ -91,7 +91,7 @@ class TensorFlowOperations:
         return arrays[0] if len(arrays) == 1 else Wrapped(tf.concat([each.tensor for each in arrays], axis))
 
     def argsort(self, array: Array) -> Array:
-        return Wrapped(tf.argsort(array.tensor, axis=-1, stable=True))
+        return Wrapped(tf.cast(tf.argsort(array.tensor, axis=-1, stable=True), tf.int64))
 
     def along(self, array: Array, order: Array) -> Array:
         places = tf.broadcast_to(order.tensor, (*array.shape[:-1], order.shape[-1]))
@@ -112,7 +112,7 @@ class TensorFlowOperations:
     def resize(self, array: Array, size: tuple[int, int]) -> Array:
         kind = array.tensor.dtype.as_numpy_dtype
         rows, columns = (_triangles(now, new) for now, new in zip(array.shape[2:], size, strict=True))
-        return Wrapped(rows.astype(kind) @ array.tensor @ columns.T.astype(kind))
+        return Wrapped(tf.constant(rows.astype(kind))) @ array @ Wrapped(tf.constant(columns.T.astype(kind)))
 
     def softmax(self, array: Array) -> Array:
         return Wrapped(tf.nn.softmax(array.tensor, 1))

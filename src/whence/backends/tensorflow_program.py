@@ -15,9 +15,10 @@ from whence.backends.program_rules.program import Program
 from whence.backends.program_rules.recognise import recognised
 from whence.backends.program_rules.ruled import Engine, Function, ProgramRuled, Traced
 from whence.backends.tensorflow_array import Wrapped
+from whence.backends.tensorflow_program_again import constant_of, is_given, signature_of
 from whence.backends.tensorflow_program_functions import TensorFlowFunctions, tensors_in, trace
-from whence.backends.tensorflow_program_steps import Given, Layout, constant_of, is_given, signature_of
-from whence.backends.tensorflow_trace import Template
+from whence.backends.tensorflow_program_steps import Given, Layout
+from whence.backends.tensorflow_trace import Template, building
 from whence.rule import Rules
 
 # Programs and engines that are remembered; each holds compiled code.
@@ -86,7 +87,8 @@ class TensorFlowMachine:
             # What the key names by identity must live as long as it.
             return recognised(layout.program, self.functions), list(layout.given.values()), called
 
-        program, given, _ = _programs.get(key, make)
+        with building:
+            program, given, _ = _programs.get(key, make)
         captured = [external for external, _ in concrete.graph.captures]
         constants = _constants_of(concrete)
         values = tuple(each.value(captured, constants) for each in given)

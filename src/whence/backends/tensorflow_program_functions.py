@@ -12,7 +12,7 @@ import tensorflow as tf
 from whence.backends.arrays import Array
 from whence.backends.program_rules.functions import Again, Type
 from whence.backends.tensorflow_array import Wrapped, alike, native, own
-from whence.backends.tensorflow_trace import Template
+from whence.backends.tensorflow_trace import Template, new_tape
 
 
 def tensor_of(value: Any) -> Any:
@@ -27,7 +27,7 @@ def tensors_in(value: Any) -> Any:
         return {key: tensors_in(each) for key, each in value.items()}  # pyright: ignore[reportUnknownVariableType]
     if isinstance(value, (tuple, list)):
         return type(value)(tensors_in(each) for each in value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-    return tf.convert_to_tensor(value) if isinstance(value, (np.ndarray, np.generic)) else value
+    return tf.convert_to_tensor(np.asarray(value)) if isinstance(value, (np.ndarray, np.generic)) else value
 
 
 class Compiled:
@@ -43,12 +43,16 @@ class Compiled:
         key = (template.key, tuple((tuple(each.shape.as_list()), each.dtype) for each in tensors))
         with self._lock:
             if key not in self._known:
-                self._known[key] = trace(self._function, template, [tf.TensorSpec(each.shape, each.dtype) for each in tensors])
+                self._known[key] = trace(
+                    self._function, template, [tf.TensorSpec(each.shape, each.dtype) for each in tensors]
+                )
         concrete, result = self._known[key]
         return own(result.filled(concrete(*tensors)))
 
 
-def trace(function: Callable[..., Any], template: Template, specs: Sequence[tf.TensorSpec]) -> tuple[Any, Template]:
+def trace(
+    function: Callable[..., Any], template: Template, specs: Sequence[tf.TensorSpec]
+) -> tuple[Any, Template]:
     """Return a function of flat tensors, traced, and the template of what it gives."""
     found: list[Template] = []
 
@@ -86,7 +90,11 @@ class TensorFlowFunctions:
         return Wrapped(tf.ones_like(tensor_of(array)))
 
     def broadcast(self, array: Array, shape: Sequence[int]) -> Array:
-        return array if tuple(array.shape) == tuple(shape) else Wrapped(tf.broadcast_to(tensor_of(array), list(shape)))
+        return (
+            array
+            if tuple(array.shape) == tuple(shape)
+            else Wrapped(tf.broadcast_to(tensor_of(array), list(shape)))
+        )
 
     def transpose(self, array: Array, axes: Sequence[int]) -> Array:
         return Wrapped(tf.transpose(tensor_of(array), list(axes)))
@@ -106,21 +114,25 @@ class TensorFlowFunctions:
         cotangents: Sequence[Array | None],
     ) -> tuple[Array, ...]:
         moving = [tensor_of(values[position]) for position in positions]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
+        with new_tape() as tape:
             tape.watch(moving)
             outputs = [each.tensor for each in again(_with(values, positions, moving))]
-        pairs = [(y, c) for y, c in zip(outputs, cotangents, strict=False) if c is not None and y.dtype.is_floating]
+        pairs = [
+            (y, c) for y, c in zip(outputs, cotangents, strict=False) if c is not None and y.dtype.is_floating
+        ]
         if not pairs:
             return tuple(Wrapped(tf.zeros_like(each)) for each in moving)
         seeds = [tf.broadcast_to(tf.cast(tensor_of(c), y.dtype), tf.shape(y)) for y, c in pairs]
-        found = tape.gradient([y for y, _ in pairs], moving, output_gradients=seeds, unconnected_gradients="zero")
+        found = tape.gradient(
+            [y for y, _ in pairs], moving, output_gradients=seeds, unconnected_gradients="zero"
+        )
         return tuple(Wrapped(tf.convert_to_tensor(each)) for each in found)
 
     def jvp(self, again: Again, values: Sequence[Array], position: int, direction: Array) -> Array:
         # The derivative of ⟨Jᵀu, v⟩, which is linear in u, by u is Jv.
         moving = tensor_of(values[position])
-        with tf.GradientTape(watch_accessed_variables=False) as outer:
-            with tf.GradientTape(watch_accessed_variables=False) as inner:
+        with new_tape() as outer:
+            with new_tape() as inner:
                 inner.watch(moving)
                 y = again(_with(values, [position], [moving]))[0].tensor
             u = tf.zeros_like(y)
@@ -136,7 +148,9 @@ class TensorFlowFunctions:
         return _epsilon(tensor_of(array).dtype)
 
     def array(self, value: Any, reference: Array) -> Array:
-        return Wrapped(tf.convert_to_tensor(np.asarray(value).astype(tensor_of(reference).dtype.as_numpy_dtype)))
+        return Wrapped(
+            tf.convert_to_tensor(np.asarray(value).astype(tensor_of(reference).dtype.as_numpy_dtype))
+        )
 
     def numpy(self, array: Array) -> np.ndarray:
         found = np.asarray(native(array))

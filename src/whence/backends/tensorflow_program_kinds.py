@@ -51,18 +51,25 @@ KINDS: Final[dict[str, str]] = {
         "order": "TopK TopKV2 Sort",
         "stop": "StopGradient",
         "compare": "Equal NotEqual Greater GreaterEqual Less LessEqual LogicalAnd LogicalOr LogicalNot IsFinite IsNan "
-        "IsInf ArgMax ArgMin All Any Shape ShapeN Size Rank Range OneHot ZerosLike OnesLike Fill Where InTopKV2 Bucketize "
-        "BitwiseAnd BitwiseOr BroadcastArgs",
+        "IsInf ArgMax ArgMin All Any Shape ShapeN Size Rank Range OneHot ZerosLike OnesLike Fill Where InTopKV2 "
+        "Bucketize BitwiseAnd BitwiseOr BroadcastArgs",
     }.items()
     for name in names.split()
 }
-_PIECEWISE: Final = frozenset(("Abs", "Sign", "Floor", "Ceil", "Rint", "Round", "LeakyRelu", "ClipByValue"))
+_PIECEWISE: Final = ("Abs", "Sign", "Floor", "Ceil", "Rint", "Round", "LeakyRelu", "ClipByValue")
+_MARKED: Final = {
+    **dict.fromkeys(_PIECEWISE, "piecewise"), **dict.fromkeys(("AvgPool", "AvgPool3D"), "window"), "Relu6": "clipped"
+}  # fmt: skip
+# Kinds that no rule can take without knowing their axes.
+ALONG: Final = frozenset(("reduce_sum", "reduce_mean", "reduce_maximum", "reduce_minimum", "transpose"))
 # The place of the axes among the inputs.
 _AXES: Final = {"Sum": 1, "Mean": 1, "Max": 1, "Min": 1, "Transpose": 1}
 Shape = tuple[int, ...]
 
 
-def settings_of(name: str, attributes: dict[str, Any], taken: Sequence[Shape], given: Shape, fixed: Sequence[Any]) -> dict[str, Any]:
+def settings_of(
+    name: str, attributes: dict[str, Any], taken: Sequence[Shape], given: Shape, fixed: Sequence[Any]
+) -> dict[str, Any]:
     """Return what the rules need to know of an operation.
 
     Args:
@@ -72,27 +79,36 @@ def settings_of(name: str, attributes: dict[str, Any], taken: Sequence[Shape], g
         given: the shape of its first output.
         fixed: the inputs that are known numbers, and None for the others.
     """
-    if name in _AXES:
-        axes = fixed[_AXES[name]]
-        return {} if axes is None else {"axes": _positive(axes, len(taken[0]))}
-    if name in ("Softmax", "LogSoftmax"):
-        return {"axes": (len(given) - 1,)}
+    kind = KINDS.get(name, "")
+    if name in _AXES or kind in ("softmax", "log_softmax", "broadcast"):
+        return _axes_of(name, taken, given, fixed)
+    if kind in ("dot", "convolution"):
+        return _channels_of(name, attributes, taken, given)
+    if name == "Pow":
+        return {"power": float(fixed[1])} if fixed[1] is not None and np.ndim(fixed[1]) == 0 else {}
+    return {_MARKED[name]: True} if name in _MARKED else {}
+
+
+def _axes_of(name: str, taken: Sequence[Shape], given: Shape, fixed: Sequence[Any]) -> dict[str, Any]:
+    """Return the axes that an operation acts along (or, where it broadcasts, those of what it takes)."""
     if name == "BroadcastTo":
         first = len(given) - len(taken[0])
         return {"axes": tuple(axis + first for axis in range(len(taken[0])))}
-    if name in ("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"):
-        return {"channels": _product_channels(attributes, taken, given)}
+    if name not in _AXES:
+        return {"axes": (len(given) - 1,)}
+    axes = fixed[_AXES[name]]
+    return {} if axes is None else {"axes": _positive(axes, len(taken[0]))}
+
+
+def _channels_of(
+    name: str, attributes: dict[str, Any], taken: Sequence[Shape], given: Shape
+) -> dict[str, Any]:
+    """Return where the units of a linear operation stand."""
     if name == "Einsum":
         return {"channels": _einsum_channels(attributes["equation"].decode(), taken)}
-    if KINDS.get(name) == "convolution":
-        return _convolution(name, attributes, taken, given)
-    if name in ("AvgPool", "AvgPool3D"):
-        return {"window": True}
-    if name == "Relu6":
-        return {"clipped": True}
-    if name == "Pow" and fixed[1] is not None and np.ndim(fixed[1]) == 0:
-        return {"power": float(fixed[1])}
-    return {"piecewise": True} if name in _PIECEWISE else {}
+    if KINDS[name] == "dot":
+        return {"channels": _product_channels(attributes, taken, given)}
+    return _convolution(name, attributes, taken, given)
 
 
 def _positive(axes: Any, count: int) -> tuple[int, ...]:
@@ -101,7 +117,10 @@ def _positive(axes: Any, count: int) -> tuple[int, ...]:
 
 def _product_channels(attributes: dict[str, Any], taken: Sequence[Shape], given: Shape) -> dict[int, Any]:
     """Return, for either operand as the constant one, where its free axes stand in the product."""
-    turned = [attributes.get(one, attributes.get(two, False)) for one, two in (("transpose_a", "adj_x"), ("transpose_b", "adj_y"))]
+    turned = [
+        attributes.get(one, attributes.get(two, False))
+        for one, two in (("transpose_a", "adj_x"), ("transpose_b", "adj_y"))
+    ]
     found: dict[int, Any] = {}
     for side, shape in enumerate(taken[:2]):
         rank, first = len(shape), len(given) - len(shape)
@@ -140,7 +159,9 @@ def _letters(count: int) -> list[str]:
     return [chr(0x100 + count - place) for place in range(count, 0, -1)][-count:] if count else []
 
 
-def _convolution(name: str, attributes: dict[str, Any], taken: Sequence[Shape], given: Shape) -> dict[str, Any]:
+def _convolution(
+    name: str, attributes: dict[str, Any], taken: Sequence[Shape], given: Shape
+) -> dict[str, Any]:
     form = attributes["data_format"].decode()
     channels, filters = form.index("C"), taken[1]
     if name == "DepthwiseConv2dNative":

@@ -136,9 +136,7 @@ class TensorFlowSession:
     def run(
         self, inputs: Any, kwargs: Mapping[str, Any], *taps: Tap | Swap | None
     ) -> tuple[Any, Array | None]:
-        places = [
-            replace(each, replacement=native(each.replacement)) for each in taps if each is not None
-        ]
+        places = [replace(each, replacement=native(each.replacement)) for each in taps if each is not None]
         asked = Asked(native(inputs), {name: _given(value) for name, value in kwargs.items()}, places)
         ran = self._compiled(asked) if self.caller.traces and not self._memory.eager else self._eager(asked)
         return ran.output, None if ran.seen is None else Wrapped(ran.seen)
@@ -160,7 +158,9 @@ class TensorFlowSession:
         """Keep how far the model's own generators have come: the user's stay where they are."""
         for variable, state in states:
             self._drawn = True
-            self._generators[id(variable)] = variable, state
+            # While a run is traced the state is none yet: what is traced draws the same numbers in each of its runs.
+            if not tf.is_symbolic_tensor(state):
+                self._generators[id(variable)] = variable, state
 
     # ---- compiled ------------------------------------------------------------------------------------------------
 
@@ -197,7 +197,9 @@ class TensorFlowSession:
             self._generators[id(generator)] = generator, tf.constant(start, tf.as_dtype(generator.dtype))
         return self._generators[id(generator)][1]
 
-    def _traced(self, asked: Asked, template: Template, tensors: list[Any]) -> tuple[Traced, list[Any]] | None:
+    def _traced(
+        self, asked: Asked, template: Template, tensors: list[Any]
+    ) -> tuple[Traced, list[Any]] | None:
         """Return the model's trace for such a question, with its generators; None where it cannot be traced."""
         memory = self._memory
         taps = tuple(asked.bare())

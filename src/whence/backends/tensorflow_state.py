@@ -13,9 +13,24 @@ from tensorflow.python.eager import context as eager  # pyright: ignore[reportMi
 from whence.backends.generators import NUMPY, PYTHON, Source, Streams
 
 # Operations of a graph that draw, whose every run differs.
-_DRAWS = ("Random", "Multinomial", "TruncatedNormal", "StatefulUniform", "StatefulStandardNormal", "RngReadAndSkip")
+_DRAWS = (
+    "Random",
+    "Multinomial",
+    "TruncatedNormal",
+    "StatefulUniform",
+    "StatefulStandardNormal",
+    "RngReadAndSkip",
+)
 # Operations of a graph that write to variables.
-_WRITES = ("Assign", "ResourceScatter", "ResourceStrided", "RngSkip", "RngReadAndSkip", "Stateful", "ResourceApply")
+_WRITES = (
+    "Assign",
+    "ResourceScatter",
+    "ResourceStrided",
+    "RngSkip",
+    "RngReadAndSkip",
+    "Stateful",
+    "ResourceApply",
+)
 
 
 def _context() -> Any:

@@ -6,6 +6,7 @@ user's model but its variables, and is remembered as long as the model lives.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,6 +17,15 @@ from whence.backends.tensorflow_moments import released
 from whence.backends.tensorflow_state import draws, operations_of, writes
 
 _PLAIN: Final = (bool, int, float, str, bytes, type(None))
+
+
+# TensorFlow makes a function's way back in the function's own graph, in which only one thread may work.
+building: Final = threading.RLock()
+
+
+def new_tape(persistent: bool = False) -> Any:
+    """Return a tape that records what is told to it alone, and no variables."""
+    return tf.GradientTape(persistent=persistent, watch_accessed_variables=False)
 
 
 class Untraceable(Exception):
@@ -101,7 +111,9 @@ class Traced:
     def __init__(self, call: Callable[[list[Any]], Any], specs: Sequence[tf.TensorSpec], inner: int) -> None:
         """Trace the forward run; the last `inner` tensors are states that nothing is differentiated by."""
         self.specs = list(specs)
-        self.floats = [place for place, spec in enumerate(specs[: len(specs) - inner]) if spec.dtype.is_floating]
+        self.floats = [
+            place for place, spec in enumerate(specs[: len(specs) - inner]) if spec.dtype.is_floating
+        ]
         found: list[Template] = []
 
         def forward(*tensors: Any) -> list[Any]:
@@ -119,9 +131,11 @@ class Traced:
         self._seeds = [tf.TensorSpec(outputs[place].shape, outputs[place].dtype) for place in self.answers]
         operations = operations_of(self.forward.graph)
         self.draws, self.writes = draws(operations), writes(operations)
+        self._reached = [_reached(outputs[place]) for place in self.answers]
         self._derived: Any = None
         self.connected: tuple[bool, ...] = ()
         self.shapes: dict[tuple[Any, ...], list[Any]] = {}
+        self.loops: dict[Any, Any] = {}
 
     @property
     def alone(self) -> bool:
@@ -131,10 +145,24 @@ class Traced:
     def derived(self, tensors: Sequence[Any], seeds: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         """Return the outputs, and the gradients of the float inputs (None: unused) for seeds of the float outputs."""
         if self._derived is None:
-            self._derived = self._trace_derived()
+            with building:
+                self._derived = self._derived or self._trace_derived()
         outputs, gradients = self._derived(*tensors, *seeds)
         remaining = iter(gradients)
         return list(outputs), [next(remaining) if there else None for there in self.connected]
+
+    def unused(self, gradients: list[Any], seeds: Sequence[Any]) -> list[Any]:
+        """Return gradients with None for inputs that no output with a weight uses: of several, some may."""
+        if len(self.answers) < 2:
+            return gradients
+        used = [bool(tf.reduce_any(each != 0)) for each in seeds]
+        names = [self.forward.graph.inputs[place].name for place in self.floats]
+        return [
+            gradient
+            if any(told and name in reached for told, reached in zip(used, self._reached, strict=True))
+            else None
+            for gradient, name in zip(gradients, names, strict=True)
+        ]
 
     def _trace_derived(self) -> Any:
         count = len(self.specs)
@@ -142,7 +170,7 @@ class Traced:
         def derive(*arguments: Any) -> tuple[list[Any], list[Any]]:
             tensors, seeds = arguments[:count], arguments[count:]
             inputs = [tensors[place] for place in self.floats]
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
+            with new_tape() as tape:
                 tape.watch(inputs)
                 outputs = list(self.forward(*tensors))
             answers = [outputs[place] for place in self.answers]
@@ -153,3 +181,13 @@ class Traced:
         specs = [*self.specs, *self._seeds]
         return tf.function(derive, input_signature=specs, autograph=False).get_concrete_function()
 
+
+def _reached(output: Any) -> set[str]:
+    """Return the names of the tensors that an output of a graph is made of."""
+    waiting, found = [output], set[str]()
+    while waiting:
+        tensor = waiting.pop()
+        if tensor.name not in found:
+            found.add(tensor.name)
+            waiting += tensor.op.inputs
+    return found

@@ -13,7 +13,8 @@ import torch
 from torch.nn import functional
 
 from whence.backends import Array, Leaves, Ruled, Session, Split
-from whence.backends.torch_model import TorchSession, device_of, guarded_random_state, original
+from whence.backends.keras_layers import is_keras
+from whence.backends.torch_model import device_of, guarded_random_state, original
 from whence.errors import CUT, BadInput, NoGradient
 from whence.rule import Rules
 
@@ -150,14 +151,16 @@ class TorchBackend:
     compiled = False
 
     @contextmanager
-    def session(self, model: Any, seed: int) -> Generator[TorchSession]:
-        with (
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            guarded_random_state(seed),
-            original(model) as session,
-        ):
-            yield session
+    def session(self, model: Any, seed: int) -> Generator[Session]:
+        with torch.inference_mode(False), torch.enable_grad(), guarded_random_state(seed) as streams:
+            if is_keras(model):
+                from whence.backends import keras_torch
+
+                with keras_torch.opened(model, streams) as session:
+                    yield session
+            else:
+                with original(model) as session:
+                    yield session
 
     def prepare(self, model: Any, array: Any) -> Array:
         device, dtype = device_of(model)

@@ -28,7 +28,7 @@ FACTS: Final = MappingProxyType(
             "a torch.nn.Module, or a function of tensors",
             "module and parameter names, as named_modules() has them; any call of a module that runs several times",
             ("rules and sites see what the Python code does: branches, loops, in-place operations, reused modules",
-             "nothing is compiled: the first map is as quick as the next, and any number of rows will do",
+             "nothing is compiled, and any number of rows will do",
              "exact integrals piece by piece, and the first affine operation taken out of the path's loop"),
             ("a scripted or exported module hides its operations from rules",),
         ),
@@ -54,12 +54,11 @@ FACTS: Final = MappingProxyType(
             (*_COMPILED, "what mixes the examples of a batch cannot be written that way"),
         ),
         "keras": Facts(
-            "a functional, sequential or subclassed model; a .keras file",
+            "a functional, sequential or subclassed model",
             "layer names, as model.summary() shows them",
             ("a trace leaves the number of rows open: none need be padded",
              "layers of nested and of subclassed models are found by name too"),
             ("the names that Keras makes up (dense_7) change from one session to the next: name your layers",
-             "the first import takes long",
              "no exact integrals piece by piece"),
         ),
         "tensorflow": Facts(
@@ -71,7 +70,7 @@ FACTS: Final = MappingProxyType(
         ),
         "onnx": Facts(
             "a path to an .onnx file, or an onnx.ModelProto",
-            "node names and names of values, as Netron shows them",
+            "node names, as Netron shows them",
             ("one file from any framework; its own Python is not needed",
              "PyTorch runs the graph for gradients and rules, and each result says how near ONNX Runtime's answer is"),
             ("the original Python is gone: an exporter may have folded or renamed what you look for",

@@ -59,8 +59,9 @@ def _panel(panel: Any, study: Study, network: str, which: str) -> None:
         # A little apart, so that equal times do not cover each other.
         shift = 0.5 * ((place + 0.5) / len(names) - 0.5)
         panel.plot(
-            [x for x, _ in points], [y + shift for _, y in points], shape, color=colour, markersize=9 if shape == "*" else 6,
-            markeredgecolor="white", markeredgewidth=0.5, label=title(name), linestyle="none",
+            [x for x, _ in points], [y + shift for _, y in points], shape, color=colour,
+            markersize=9 if shape == "*" else 6, markeredgecolor="white", markeredgewidth=0.5,
+            label=title(name), linestyle="none",
         )  # fmt: skip
     panel.set_yticks(range(len(methods)), [written(each) for each in methods], fontsize=9)
     panel.set_ylim(len(methods) - 0.5, -0.5)

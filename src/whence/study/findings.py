@@ -12,7 +12,9 @@ from whence.study.results import Study
 from whence.study.setup import FRAMEWORKS
 
 ALIKE: Final = {"float32": 1e-4, "float64": 1e-6}
-"""Up to here maps of one type are the same but for rounding."""
+"""Up to here maps of one type are called the same."""
+ROUNDING: Final = {"float32": 1e-5, "float64": 1e-13}
+"""Up to here their difference is what single operations round, added up."""
 APART: Final = 1.25
 """Medians of noisy clocks differ by chance: up to this ratio two frameworks are called equally fast."""
 
@@ -134,10 +136,15 @@ def _agreement(study: Study) -> str:
     apart = {key: each.difference for key, each in study.agreements.items() if each.difference > limit}
     whole = f"{len(study.agreements) - len(apart)} of the {len(study.agreements)} maps that were compared"
     if not apart:
+        rounding = (
+            f", which is the rounding of {study.setup.dtype}"
+            if most[1] <= ROUNDING[study.setup.dtype]
+            else ""
+        )
         return (
             f"{others} give{'s' if len(names) == 2 else ''} the same maps as {title(study.reference)}: over "
             f"{len(study.agreements)} comparisons no value is further away than {number(most[1], 2)} of its map's "
-            f"largest, which is what {study.setup.dtype} rounds."
+            f"largest{rounding}."
         )
     (network, framework, method), away = most
     return (
@@ -168,15 +175,15 @@ def _speed(study: Study) -> list[str]:
     rest = title(study.reference)
     near = [title(each.framework) for each in every if each.warm <= APART * every[0].warm]
     told = [
-        f"{title(each.framework)} {plain(each.warm)} times"
+        f"in {title(each.framework)} {plain(each.warm)} times"
         for each in speeds(study) if each.framework != study.reference
     ]  # fmt: skip
     if len(near) == len(every):
         lines = [f"Once warm, all are equally fast, to within a factor of {number(APART)}."]
     else:
         lines = [
-            f"Once warm, {listed(near)} {'is' if len(near) == 1 else 'are'} fastest. Of {rest}'s time, as the median "
-            f"over what both do: {listed(told)}."
+            f"Once warm, {listed(near)} {'is' if len(near) == 1 else 'are'} fastest. Compared with {rest}, by the "
+            f"median over what both do, an explanation takes {listed(told)} as long."
         ]
     cold = sorted(every, key=lambda each: each.cold)
     if cold[-1].cold > APART * cold[0].cold:

@@ -42,6 +42,7 @@ def write(study: Study, path: Path) -> Path:
         reasons=study.reasons(),
         untried=_untried(study),
         left_out=study.left_out(),
+        remarks=study.remarks(),
         settings=_settings(study),
         machine=study.machine,
         versions=_versions(study),

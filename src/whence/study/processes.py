@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -22,6 +23,7 @@ from whence.study.results import Ran, Study
 from whence.study.setup import FRAMEWORKS, Setup
 from whence.study.worker import ASKED, FOUND, GIVEN, MAPS, STEP
 
+KILLED: Final = 9
 LONGEST: Final = 1800.0
 """The seconds after which a process is given up."""
 BACKGROUND: Final = 4
@@ -84,11 +86,13 @@ def _measured(
         asked = {"framework": framework, "network": network, "setup": setup.record(), "began": time.time()}
         (folder / ASKED).write_text(json.dumps(asked))
         ended = _watched(folder, step)
-        if ended or not (folder / FOUND).is_file():
+        if not (folder / FOUND).is_file():
             return Ran(framework, network, problem=ended or "it ended without an answer"), {}
         with np.load(folder / MAPS) as stored:
             maps = {method: stored[method] for method in stored.files}
-        return Ran.read(json.loads((folder / FOUND).read_text())), maps
+        ran = Ran.read(json.loads((folder / FOUND).read_text()))
+        remark = f"not all registered methods could be tried: {ended}" if ended else ""
+        return replace(ran, remark=remark), maps
 
 
 def _watched(folder: Path, step: Callable[[str, int], None]) -> str:
@@ -130,5 +134,7 @@ def _told(status: int, errors: str, late: bool) -> str:
     if late:
         return f"given up after {LONGEST:.0f} seconds"
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
-    how = f"killed by signal {-status} (too little memory?)" if status < 0 else f"ended with status {status}"
+    how = f"ended by signal {-status}" if status < 0 else f"ended with status {status}"
+    if status == -KILLED:
+        how += " (too little memory?)"
     return f"{how}: {lines[-1][:200]}" if lines else how

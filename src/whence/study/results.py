@@ -49,6 +49,7 @@ class Ran:
         unsupported: of all registered methods, why those that do not work do not; None where they were not tried.
         problem: why it could not be measured at all.
         absent: the package that is not installed.
+        remark: what else went wrong.
     """
 
     framework: str
@@ -62,6 +63,7 @@ class Ran:
     unsupported: dict[str, str] | None = None
     problem: str = ""
     absent: str = ""
+    remark: str = ""
 
     @classmethod
     def read(cls, record: dict[str, Any]) -> Ran:
@@ -119,6 +121,10 @@ class Study:
             if each.absent or each.problem:
                 found[each.framework] = each.absent or f"{each.problem} ({each.network})"
         return found
+
+    def remarks(self) -> dict[str, str]:
+        """Return what else went wrong in those that were measured, by framework."""
+        return {each.framework: each.remark for each in self.ran() if each.remark}
 
     def methods(self, network: str) -> list[str]:
         """Return the methods that were asked of a network."""

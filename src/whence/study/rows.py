@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from whence import registry
-from whence.caption import number
 from whence.study import findings
 from whence.study.results import Cell, Ran, Study
 
@@ -107,11 +106,15 @@ def _like(study: Study, name: str) -> list[str]:
 
 
 def _seconds(value: float) -> str:
-    return number(value, 2) if value >= 0.005 else "0"
+    for least, digits in ((9.95, 0), (0.995, 1), (0.0995, 2), (0.0005, 3)):
+        if value >= least:
+            return f"{value:.{digits}f}"
+    return "0"
 
 
 def _version(ran: Ran) -> str:
-    return next(iter(ran.versions.values()), NONE).partition("+")[0]
+    own = ran.versions.get(ran.framework) or next(iter(ran.versions.values()), NONE)
+    return own.partition("+")[0]
 
 
 def _memory(runs: list[Ran]) -> str:

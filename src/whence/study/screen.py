@@ -42,6 +42,8 @@ def show(console: Console, study: Study) -> None:
     for framework, reasons in study.reasons().items():
         for reason, methods in reasons.items():
             cli_show.note(console, f"{framework} did not do {', '.join(methods)}: {reason}")
+    for framework, remark in study.remarks().items():
+        cli_show.note(console, f"{framework}: {remark}")
     cli_show.left_out(console, study.left_out())
 
 

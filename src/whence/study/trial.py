@@ -58,7 +58,7 @@ class Trial:
         most = measure.peak()
         ran = Ran(
             self.framework.name, self.network, versions(self.framework), imported_in, first,
-            imported - bare, most - imported, cells, self._supported(tell),
+            imported - bare, most - imported, cells,
         )  # fmt: skip
         return ran, maps
 
@@ -103,7 +103,7 @@ class Trial:
         found = np.asarray(result.heatmap(), dtype=np.float64)
         return time.perf_counter() - began, Answer(found, result.evaluations)
 
-    def _supported(self, tell: Callable[[str], None]) -> dict[str, str] | None:
+    def supported(self, tell: Callable[[str], None]) -> dict[str, str] | None:
         """Try every registered method, and return why those that do not work do not; None for a quick look."""
         if self.setup.quick or self.network != self.setup.networks[0]:
             return None

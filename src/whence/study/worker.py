@@ -27,8 +27,8 @@ QUIET: Final = {
 """Read once, when a framework is imported."""
 
 
-def main(folder: Path) -> int:
-    """Do what the folder asks."""
+def main(folder: Path) -> None:
+    """Do what the folder asks, and end the process."""
     asked: dict[str, Any] = json.loads((folder / ASKED).read_text())
     os.environ.update(QUIET)
     if asked["setup"]["dtype"] == "float64":
@@ -44,7 +44,7 @@ def main(folder: Path) -> int:
     trial = Trial(framework, asked["network"], setup, began=asked["began"], **arrays)
     maps: dict[str, np.ndarray] = {}
     try:
-        ran, maps = trial.run(lambda text: print(f"{STEP}{text}", flush=True))
+        ran, maps = trial.run(_tell)
     except ModuleNotFoundError as problem:
         package = (problem.name or framework.name).partition(".")[0]
         words = f"{package} is not installed: pip install '{framework.install}'"
@@ -52,9 +52,25 @@ def main(folder: Path) -> int:
     except Exception as problem:
         ran = Ran(framework.name, asked["network"], problem=f"{type(problem).__name__}: {short(problem)}")
     np.savez(folder / MAPS, **maps)  # pyright: ignore[reportArgumentType]
-    (folder / FOUND).write_text(json.dumps(asdict(ran)))
-    return 0
+    _answer(folder, asdict(ran))
+    if not ran.absent and not ran.problem:
+        # Said again with more: a method that brings the process down takes nothing of what was measured with it.
+        _answer(folder, asdict(ran) | {"unsupported": trial.supported(_tell)})
+    sys.stdout.flush()
+    # What a framework does while it is taken down is not of interest, and has crashed before.
+    os._exit(0)
+
+
+def _tell(text: str) -> None:
+    print(f"{STEP}{text}", flush=True)
+
+
+def _answer(folder: Path, record: dict[str, Any]) -> None:
+    from whence.files import write_atomically
+
+    with write_atomically(folder / FOUND) as handle:
+        handle.write(json.dumps(record).encode())
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(Path(sys.argv[1])))
+    main(Path(sys.argv[1]))

@@ -61,6 +61,12 @@ def _shared(
     """Return the density of R shared out by z' = Σ x_sign w_sign + b over the positive and the negative inputs."""
     functions, x = linear.functions, linear.x
     (_, rising), (_, falling) = parts
+    if linear.layer.rectified:
+        total = linear.multiply(x, rising)
+        share = ratio(
+            functions, relevance, total if bias is None else total + bias, linear.layer.rule.epsilon
+        )
+        return linear.back(x, rising, share)
     above, below = positive(functions, x), negative(functions, x)
     total = linear.multiply(above, rising) + linear.multiply(below, falling)
     share = ratio(functions, relevance, total if bias is None else total + bias, linear.layer.rule.epsilon)

@@ -15,14 +15,21 @@ from whence.composite import Composite, LayerRule
 from whence.errors import BadInput
 from whence.naming import unknown
 
+# What stays above zero where its one operand is.
+_KEEPING = MOVES | {"window_maximum", "reduce_maximum", "reduce_minimum", "reduce_sum", "reduce_mean"}
+
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One linear step z = Wx + b, its rule, and the batch norm that alone uses it, with the moves before that."""
+    """One linear step z = Wx + b, its rule, and the batch norm that alone uses it, with the moves before that.
+
+    `rectified` tells that x is never negative: it comes from a rectifier.
+    """
 
     step: Step
     rule: LayerRule
     is_first: bool = False
+    rectified: bool = False
     moves: tuple[Step, ...] = ()
     norm: Step | None = None
 
@@ -151,7 +158,9 @@ def layers(program: Program, composite: Composite) -> dict[int, Layer]:
     for position, step in enumerate(linear):
         is_first = step.outputs[0] in first
         rule = _chosen(composite, step, position, len(linear), is_first)
-        found[step.outputs[0]] = Layer(step, rule, is_first, *_tail(program, step))
+        found[step.outputs[0]] = Layer(
+            step, rule, is_first, _rectified(program, step.varied), *_tail(program, step)
+        )
     return found
 
 
@@ -193,6 +202,15 @@ def _first(program: Program, linear: list[Step]) -> set[int]:
         if any(each in layered or each in above for each in taken):
             above.update(step.outputs)
     return layered - above
+
+
+def _rectified(program: Program, variable: int) -> bool:
+    maker = program.makers.get(variable)
+    while (
+        maker is not None and (maker.kind in _KEEPING or maker.operation == "mean") and len(maker.moving) == 1
+    ):
+        maker = program.makers.get(maker.varied)
+    return maker is not None and maker.kind == "relu"
 
 
 def _tail(program: Program, layer: Step) -> tuple[tuple[Step, ...], Step | None]:
