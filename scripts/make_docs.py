@@ -329,8 +329,8 @@ WINGS = {
         "counts", "arguments",
     ),
     "The engine": (
-        "problem", "reaction", "run", "rule", "integrate", "integrand", "visit", "segments", "convergence", "fusion",
-        "quadrature", "random_nodes", "way", "taylor", "exact", "path", "held", "guided", "baseline", "background",
+        "problem", "reaction", "run", "rule", "integrate", "integrand", "visit", "sweep", "segments", "convergence",
+        "fusion", "quadrature", "random_nodes", "way", "taylor", "exact", "path", "held", "guided", "baseline", "background",
         "boundary", "draws", "features/", "coalitions/", "hessians", "kinks", "stretch", "precision",
         "target", "site", "spatial", "units", "sampler", "moments", "difference", "shares", "structure", "table",
         "inputs", "chunk", "progress",
@@ -340,6 +340,7 @@ WINGS = {
         "text_view", "comparison", "strip", "caption", "report",
         "data", "download", "zoo", "files",
     ),
+    "Studies": ("study/", "support", "second_opinion"),
     "The command line": ("cli", "demo", "loading", "__main__"),
     "The frameworks": ("backends/",),
     "More": ("",),

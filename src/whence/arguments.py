@@ -9,6 +9,7 @@ from itertools import product
 import numpy as np
 
 from whence.backends import Array, Leaves
+from whence.chunk import Chunks
 from whence.errors import BadInput
 from whence.run import Run
 
@@ -83,7 +84,8 @@ def _readings(names: list[str], batch: int) -> Generator[frozenset[str]]:
 
 
 def _outputs(run: Run, leaves: Leaves, rows: np.ndarray) -> np.ndarray:
-    ops = run.backend.ops
+    # Not filled up with more rows, which an argument would not have.
+    ops, run = run.backend.ops, replace(run, chunks=Chunks())
     taken = tuple(ops.take(leaf, rows) for leaf in leaves)
 
     def forward(given: Leaves) -> Array:

@@ -34,8 +34,8 @@ class ModelFlags:
     model: Annotated[
         str | None,
         flag(
-            "One of the zoo (digits-cnn, mnist-cnn, mnist-mlp, mobilenet-v2), or a function of yours that makes the "
-            "model: module.path:factory, in this folder or installed.",
+            "One of the zoo (digits-cnn, mnist-cnn, mnist-mlp, mobilenet-v2), a file (.onnx, .keras), or a function of "
+            "yours that makes the model: module.path:factory, in this folder or installed.",
             "NAME",
             short="--model -m",
         ),

@@ -170,9 +170,7 @@ def _opened(call: Call) -> Generator[tuple[Problem, tuple[np.dtype[Any], ...]]]:
             on_unknown=call.on_unknown,
             # A row's own weights leave no first operations that all rows share.
             fuse=call.fuse and not isinstance(call.at, Parameter),
-            channels_last=(
-                pictures or not backend.differentiable or getattr(session, "channels_last", False)
-            )
+            channels_last=(pictures or not backend.differentiable or getattr(session, "channels_last", False))
             and pixels.channels_last(tuple(leaves[0].shape)),
             read=pixels.read if pictures else None,
             notes=list(session.notes()),

@@ -12,6 +12,7 @@ import numpy as np
 from whence.backends import Array, Leaves, Ruled
 from whence.background import DataSet
 from whence.baseline import resolve, strata
+from whence.chunk import Chunks
 from whence.counts import whole
 from whence.errors import CUT, NoGradient, Refused, Unpaired
 from whence.expected_gradients import rows_or_baseline
@@ -55,7 +56,7 @@ def by_rules(
 
     def chunk(start: int, stop: int) -> Array:
         index = np.arange(start, stop)
-        part = problem.part(index)
+        part = _unpadded(problem.part(index))
         explained = part.evaluate_all if function is None else function(part, index)
         with run.backend.ruled(run.session, explained, part.point, rules) as ruled:
             if not ruled.connected:
@@ -71,6 +72,17 @@ def by_rules(
     begin = max(1, min(MOST_ROWS, MEMORY // max(1, problem.features)))
     run.chunks.run(run.backend, len(problem.rows), chunk, (rules.name, ways), begin)
     return joined(problem.ops, [parts[start] for start in sorted(parts)])
+
+
+def _unpadded(part: Problem) -> Problem:
+    """Return a question whose model is given just these rows: rules look at the rows of every array."""
+    run, known = part.run, part.__dict__.get("point")
+    if not run.backend.compiled:
+        return part
+    alone = replace(part, run=replace(run, chunks=Chunks(fixed=len(part.rows))))
+    if known is not None:
+        alone.__dict__["point"] = known
+    return alone
 
 
 def _finite(problem: Problem, shares: Shares) -> Shares:

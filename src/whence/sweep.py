@@ -1,4 +1,4 @@
-"""Visiting the nodes of straight lines in one compiled loop, where a backend has such a loop and the question is plain."""
+"""Visiting nodes of straight lines in one compiled loop, where a backend has one and the question is plain."""
 
 from __future__ import annotations
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from whence import sweep
 from whence.backends import Array, Leaves
 from whence.errors import Refused
-from whence import sweep
 from whence.integrand import Integrand, Straight
 from whence.problem import Problem
 

@@ -45,8 +45,8 @@ PIECES = {
 MAPS = (*(name for name, record in whence.methods().items() if "layer" in record.needs), "chosen")
 # What is also compared in float32: one of each kind.
 NARROW = (
-    "saliency", "integrated_gradients", "smoothgrad", "deeplift", "lrp", "guided_backprop", "gradcam", "occlusion",
-    "kernel_shap", "integrated_gradients@layer",
+    "saliency", "integrated_gradients", "blur_integrated_gradients", "smoothgrad", "deeplift", "lrp", "guided_backprop",
+    "gradcam", "scorecam", "occlusion", "kernel_shap", "integrated_gradients@layer",
 )  # fmt: skip
 
 

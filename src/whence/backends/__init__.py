@@ -345,8 +345,8 @@ def resolve(model: Any, inputs: Any) -> Backend:
     package = type(model).__module__.partition(".")[0]
     if package in ("tensorflow", "onnx", "paddle", "mxnet", "mlx", "tinygrad"):
         raise UnsupportedByBackend(
-            f"a {type(model).__name__} of {package} has no backend; wrapped as a callable on NumPy arrays they can be explained by "
-            f"{working()}"
+            f"a {type(model).__name__} of {package} has no backend; wrapped as a callable on NumPy arrays it can be "
+            f"explained by {working()}"
         )
     if called or is_estimator(model):
         return CallableBackend()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from whence.backends import Array, Leaves, Ruled, Session
 from whence.backends.generators import numpy_and_python
-from whence.backends.jax_fused import value_and_gradients
+from whence.backends.jax_fused import remembering, value_and_gradients
 from whence.backends.jax_models import taken_apart
 from whence.backends.jax_session import UNTRACEABLE, JaxSession, programs_of
 from whence.errors import BadInput, NoGradient, Refused
@@ -152,7 +152,9 @@ class JaxBackend:
     def session(self, model: Any, seed: int) -> Generator[JaxSession]:
         parts = taken_apart(model)
         with numpy_and_python(seed) as streams:
-            yield JaxSession(parts, programs_of(model, parts), streams)
+            store = programs_of(model)
+            with remembering(store.fused):
+                yield JaxSession(parts, store, streams)
 
     def prepare(self, model: Any, array: Any) -> Array:
         if isinstance(array, jax.Array):
@@ -164,6 +166,13 @@ class JaxBackend:
         # A copy: on the CPU a JAX array may share the memory of the NumPy array that it was made from.
         own = np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
         return jnp.array(own, dtype=jax.dtypes.canonicalize_dtype(own.dtype) if kind is None else kind)
+
+    def arguments(self, model: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a model's further arguments, with NumPy's arrays as JAX's."""
+        return {
+            name: jnp.asarray(value) if isinstance(value, np.ndarray) else value
+            for name, value in kwargs.items()
+        }
 
     def value(self, function: Callable[[Leaves], Array], leaves: Leaves) -> Array:
         return function(leaves)

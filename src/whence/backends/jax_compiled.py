@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import eval_jaxpr  # pyright: ignore[reportMissingImports]
 
 from whence.backends import Array, Tap
 from whence.backends.jax_models import Parts
+from whence.backends.jax_signature import signature
 from whence.backends.jax_walk import bodies, named, walk
 from whence.errors import BadInput
 
@@ -26,20 +26,16 @@ INPUT, OUTPUT = "whence takes ", "whence gives "
 
 @dataclass
 class Store:
-    """What is remembered of a model: its traced programs, or (by their text) those of a function traced anew each time.
+    """What was compiled of a model, by the equations of its trace.
 
-    What a plain function computes may have changed since the last explanation, so it is traced in each; where the
-    equations are the same, what was compiled of them serves again, with the present constants.
+    What a model computes may have changed since the last explanation (a closure, a setting), so it is traced in each;
+    where the equations are the same, what was compiled of them serves again, with the present constants. `traces` keeps
+    the traces alive, whose parts are told by their identity; `fused` is the memory of `jax_fused`.
     """
 
-    structure: Any = None
-    programs: dict[Any, Program] = field(default_factory=dict[Any, "Program"])
-    texts: dict[Any, dict[Any, Any]] = field(default_factory=dict[Any, dict[Any, Any]])
-
-    def fit(self, parts: Parts) -> None:
-        """Forget what was traced of a model that has changed in more than its arrays."""
-        if parts.structure != self.structure:
-            self.structure, self.programs = parts.structure, {}
+    runners: dict[Any, dict[Any, Any]] = field(default_factory=dict[Any, dict[Any, Any]])
+    traces: dict[Any, Any] = field(default_factory=dict[Any, Any])
+    fused: OrderedDict[Any, Any] = field(default_factory=OrderedDict[Any, Any])
 
 
 def kinds_of(given: Any) -> Any:
@@ -109,11 +105,9 @@ class Program:
         closed = jax.make_jaxpr(flat)(
             kinds, [jax.ShapeDtypeStruct(leaves[place].shape, leaves[place].dtype) for place in arrays]
         )
-        runners: dict[Any, Any] = {}
-        if parts.structure is None:
-            text = (str(closed.jaxpr), _inner_constants(closed.jaxpr), str(shape))
-            runners = store.texts.setdefault(text, {})
-        return cls(closed, tuple(shape), marks, runners)
+        key = (signature(closed), _inner_constants(closed.jaxpr), str(shape))
+        store.traces.setdefault(key, closed.jaxpr)
+        return cls(closed, tuple(shape), marks, store.runners.setdefault(key, {}))
 
     def run(self, parameters: Sequence[Any], given: Given, taps: Sequence[Tap]) -> tuple[Any, Array | None]:
         """Return the model's output, and what was seen at the last of the places.
@@ -228,8 +222,3 @@ def _inner_constants(jaxpr: Any) -> tuple[int, ...]:
             found += [id(each) for each in body.consts]
             found += _inner_constants(body.jaxpr)
     return tuple(found)
-
-
-def zeros_like(value: Any) -> Any:
-    """Return zeros of a shape and type."""
-    return jnp.zeros(value.shape, value.dtype)

@@ -16,11 +16,9 @@ def equinox_parts(model: Any, state: Any = None) -> Parts:
     """Return an equinox module's arrays and function of one example; `state` is what stateful layers need."""
     model = equinox.nn.inference_mode(model)
     arrays, static = equinox.partition(model, equinox.is_array)
-    leaves, tree = jax.tree.flatten(static)
     state_arrays, state_static = equinox.partition(state, equinox.is_array)
     return Parts(
         {"model": arrays, "state": state_arrays},
-        (tree, tuple(leaves), jax.tree.structure(state_static)),
         partial(_applied, static, state_static),
         layers=partial(_names, model, ""),
         named=True,
@@ -64,36 +62,27 @@ def _parts(value: Any) -> list[tuple[Any, Any]]:
 
 
 def _watched(value: Any, name: str, meet: Meet) -> Any:
-    """Return a value of our own copy in which every module that can be called is watched."""
+    """Return a value in which every module that can be called is another one that is watched; nothing is changed."""
     inner = {key: _watched(part, f"{name}.{key}" if name else str(key), meet) for key, part in _parts(value)}
     if isinstance(value, equinox.Module):
+        kind = _watched_kind(type(value), name, meet) if callable(value) else type(value)
+        copy = object.__new__(kind)
         for key, part in inner.items():
-            object.__setattr__(value, key, part)
-        return _Watched(value, name, meet) if callable(value) else value
+            object.__setattr__(copy, key, part)
+        return copy
     if isinstance(value, dict):
         return inner
-    if type(value) in (list, tuple):
-        return type(value)(inner.values())
-    return value
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*inner.values())
+    return type(value)(inner.values()) if type(value) in (list, tuple) else value
 
 
-class _Watched:
-    """A module of our own copy, whose calls are met; in every other way the module itself."""
+def _watched_kind(kind: Any, name: str, meet: Meet) -> Any:
+    """Return a class whose calls are met: a module still, that can be mapped, scanned and taken apart like its own."""
 
-    def __init__(self, module: Any, name: str, meet: Meet) -> None:
-        self.__dict__.update(_module=module, _name=name, _meet=meet)
-
-    @property
-    def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return type(self._module)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["_module"], name)
-
-    def __getitem__(self, place: Any) -> Any:
-        return self._module[place]
-
-    def __call__(self, *arguments: Any, **kwargs: Any) -> Any:
+    def call(self: Any, *arguments: Any, **kwargs: Any) -> Any:
         if arguments:
-            arguments = (self._meet(self._name, self._module, arguments[0], True), *arguments[1:])
-        return self._meet(self._name, self._module, self._module(*arguments, **kwargs), False)
+            arguments = (meet(name, self, arguments[0], True), *arguments[1:])
+        return meet(name, self, kind.__call__(self, *arguments, **kwargs), False)
+
+    return type(kind)(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__})

@@ -18,7 +18,6 @@ def nnx_parts(model: Any) -> Parts:
     structure, state = nnx.split(copy)
     return Parts(
         state,
-        structure,
         partial(_nnx, structure),
         layers=lambda: [name for name, _ in _modules(copy)],
         named=True,
@@ -60,7 +59,6 @@ def linen_parts(module: Any, variables: Any) -> Parts:
     """Return a linen module's variables and function."""
     return Parts(
         dict(variables),
-        module,
         partial(_linen, module),
         layers=partial(_linen_names, variables),
         named=True,

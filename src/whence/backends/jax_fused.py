@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -22,8 +24,20 @@ from whence.backends.jax_walk import bodies
 
 # So many programs are kept, those used last.
 KEPT = 128
-_programs: OrderedDict[Any, tuple[Any, Callable[..., Any]]] = OrderedDict()
+Programs = OrderedDict[Any, tuple[Any, Callable[..., Any]]]
+# Those of the model at work, which are gone when it is: a trace may hold weights.
+_programs: ContextVar[Programs] = ContextVar("programs")
 _lock = threading.Lock()
+
+
+@contextmanager
+def remembering(programs: Programs) -> Generator[None]:
+    """Let compiled programs be looked for, and kept, among these."""
+    before = _programs.set(programs)
+    try:
+        yield
+    finally:
+        _programs.reset(before)
 
 
 def value_and_gradients(closed: Any, leaves: Leaves, weights: Array | None = None) -> tuple[Array, Leaves]:
@@ -34,11 +48,11 @@ def value_and_gradients(closed: Any, leaves: Leaves, weights: Array | None = Non
 
 
 def _compiled(closed: Any, ones: bool) -> Callable[..., Any]:
-    key = _equations(closed.jaxpr), ones
+    key, programs = (_equations(closed.jaxpr), ones), _programs.get(OrderedDict())
     with _lock:
-        if key in _programs:
-            _programs.move_to_end(key)
-            return _programs[key][1]
+        if key in programs:
+            programs.move_to_end(key)
+            return programs[key][1]
     jaxpr = closed.jaxpr
 
     def run(constants: Any, leaves: Leaves, weights: Any = None) -> Any:
@@ -48,9 +62,9 @@ def _compiled(closed: Any, ones: bool) -> Callable[..., Any]:
     program = jax.jit(run)
     with _lock:
         # The trace is kept beside it: the identities of the calls in its key stay theirs as long as it lives.
-        _programs[key] = jaxpr, program
-        if len(_programs) > KEPT:
-            _programs.popitem(last=False)
+        programs[key] = jaxpr, program
+        if len(programs) > KEPT:
+            programs.popitem(last=False)
     return program
 
 

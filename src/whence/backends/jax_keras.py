@@ -20,7 +20,6 @@ def keras_parts(model: Any) -> Parts:
     state = {path: each.value for path, each in variables.items()}
     return Parts(
         state,
-        None,
         partial(_called, model, variables),
         layers=lambda: list(named(model)),
         named=True,
@@ -47,8 +46,8 @@ def _called(
 def _watches(model: Any, meet: Meet) -> dict[int, tuple[Any, Any, Any]]:
     layers: dict[int, tuple[Any, Any, Any]] = {}
     for name, layer in named(model).items():
-        told = (partial(_met, meet, name, layer, takes) for takes in (True, False))
-        layers.setdefault(id(layer), (layer, *told))
+        takes, gives = (partial(_met, meet, name, layer, side) for side in (True, False))
+        layers.setdefault(id(layer), (layer, takes, gives))
     return layers
 
 

@@ -24,13 +24,11 @@ class Meet(Protocol):
 class Parts:
     """A model as a pure function: `apply(parameters, arguments, kwargs, meet)`, traceable.
 
-    `structure` is everything but the arrays: two models whose structures are equal run the same program; None where
-    that cannot be told. `single` models take one example, and are mapped over the batch. `layers` are the names of the
+    `single` models take one example, and are mapped over the batch. `layers` are the names of the
     modules, where there are any; `named` says that modules are watched by name (else places marked in the code).
     """
 
     parameters: Any
-    structure: Any
     apply: Callable[[Any, tuple[Any, ...], Mapping[str, Any], Meet | None], Any]
     layers: Callable[[], list[str]] = list
     named: bool = False
@@ -44,7 +42,14 @@ class Parts:
         """Return the model's answer to a batch."""
         if not self.single:
             return self.apply(parameters, arguments, kwargs, meet)
-        return jax.vmap(lambda *one: self.apply(parameters, one, kwargs, meet))(*arguments)
+        # Inputs that are given by name come as keywords: what has rows is mapped.
+        rows = {} if arguments else {name: each for name, each in kwargs.items() if getattr(each, "ndim", 0)}
+        rest = {name: each for name, each in kwargs.items() if name not in rows}
+
+        def one(arguments: tuple[Any, ...], rows: Mapping[str, Any]) -> Any:
+            return self.apply(parameters, arguments, {**rows, **rest}, meet)
+
+        return jax.vmap(one)(arguments, rows)
 
     @property
     def dtype(self) -> Any:
@@ -78,7 +83,7 @@ def taken_apart(model: Any) -> Parts:
         from whence.backends.jax_equinox import equinox_parts
 
         return equinox_parts(model)
-    return Parts((), None, partial(_called, model))
+    return Parts((), partial(_called, model))
 
 
 def is_jax(model: Any, arrays: Sequence[Any]) -> bool:
@@ -116,7 +121,7 @@ def _pair(function: Any, parameters: Any) -> Parts:
 
         return equinox_parts(function, parameters)
     parameters = jax.tree.map(jnp.asarray, parameters)
-    return Parts(parameters, None, partial(_with_parameters, function))
+    return Parts(parameters, partial(_with_parameters, function))
 
 
 def _bound(module: Any) -> Parts:

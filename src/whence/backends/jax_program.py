@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +16,7 @@ from jax._src import core
 from whence.backends.arrays import Array, Leaves
 from whence.backends.jax_compiled import is_array
 from whence.backends.jax_program_steps import program_of
+from whence.backends.jax_signature import signature
 from whence.backends.program_rules.functions import Again, Type
 from whence.backends.program_rules.program import Program
 from whence.backends.program_rules.recognise import recognised
@@ -82,7 +81,7 @@ class JaxMachine:
     def traced(self, function: Function, leaves: Leaves) -> Traced:
         with nullcontext() if self._session is None else self._session.observing(_with_marks):
             closed = jax.make_jaxpr(function)(tuple(leaves))
-        key = (_signature(closed), self._names, bool(jax.config.jax_enable_x64))  # pyright: ignore[reportAttributeAccessIssue]
+        key = (signature(closed), self._names, bool(jax.config.jax_enable_x64))  # pyright: ignore[reportAttributeAccessIssue]
         program = _programs.get(key, lambda: recognised(program_of(closed, self._names), self.functions))
         return Traced(program, tuple(closed.consts), key)
 
@@ -123,75 +122,6 @@ def _looked_at(jaxpr: Any) -> set[Any]:
         if not wanted.isdisjoint(eqn.outvars):
             wanted.update(each for each in eqn.invars if not hasattr(each, "val"))
     return wanted
-
-
-# ---- which programs are the same ---------------------------------------------------------------------------------
-
-_signatures: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
-
-
-def _signature(value: Any) -> str:
-    """Return a text that two jaxprs have in common only if they are the same program."""
-    jaxpr = getattr(value, "jaxpr", value)
-    known = _signatures.get(jaxpr)
-    if known is None:
-        known = hashlib.sha256(_written(jaxpr).encode()).hexdigest()
-        _signatures[jaxpr] = known
-    consts = getattr(value, "consts", ())
-    return f"{known}{[(np.shape(each), str(getattr(each, 'dtype', type(each)))) for each in consts]}"
-
-
-def _written(jaxpr: Any) -> str:
-    numbers: dict[Any, int] = {}
-
-    def number(each: Any) -> str:
-        if hasattr(each, "val"):
-            value = np.asarray(each.val) if each.aval.dtype != jax.dtypes.float0 else each.val
-            return f"{each.aval}={value.tolist() if value.size <= 64 else hashlib.sha256(value.tobytes()).hexdigest()}"
-        return f"{numbers.setdefault(each, len(numbers))}"
-
-    lines = [f"{number(each)}:{each.aval}" for each in (*jaxpr.constvars, *jaxpr.invars)]
-    for eqn in jaxpr.eqns:
-        taken = ",".join(number(each) for each in eqn.invars)
-        given = ",".join(f"{number(each)}:{each.aval}" for each in eqn.outvars)
-        params = ";".join(f"{key}={_told(value)}" for key, value in sorted(eqn.params.items()))
-        lines.append(f"{eqn.primitive.name}[{params}]({taken})->{given} {eqn.source_info.name_stack}")
-    return "\n".join((*lines, ",".join(number(each) for each in jaxpr.outvars)))
-
-
-def _told(value: Any) -> str:
-    """Return what tells a parameter of an equation from another."""
-    if hasattr(value, "eqns") or hasattr(value, "jaxpr"):
-        inner = "".join(str(id(each)) for each in getattr(value, "consts", ()))
-        return _signature(value) + inner
-    if isinstance(value, (tuple, list)):
-        return f"({','.join(_told(each) for each in value)})"
-    if hasattr(value, "debug_info") and hasattr(value, "f"):
-        # A derivative of someone's own: the same function is the same derivative, and the program keeps it alive.
-        return str(id(_written_by(value)))
-    if callable(value) and not isinstance(value, type):
-        return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__name__)}"
-    return repr(value)
-
-
-def _written_by(wrapped: Any, depth: int = 4) -> Any:
-    """Return the function that JAX has wrapped, anew for each trace."""
-    function = wrapped.f
-    for cell in (getattr(function, "__closure__", None) or ()) if depth else ():
-        inner = cell.cell_contents
-        if hasattr(inner, "f"):
-            return _written_by(inner, depth - 1)
-        if callable(inner) and getattr(inner, "__closure__", None):
-            found = _written_by(_Closure(inner), depth - 1)
-            if found is not inner:
-                return found
-    return function
-
-
-class _Closure(NamedTuple):
-    """A function, to be looked into."""
-
-    f: Any
 
 
 # ---- array functions ---------------------------------------------------------------------------------------------

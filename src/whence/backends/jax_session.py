@@ -26,8 +26,8 @@ UNTRACEABLE = (
 _owners: dict[int, Any] = {}
 
 
-def programs_of(model: Any, parts: Parts) -> Store:
-    """Return what was traced and compiled of a model before; it is kept as long as the model lives."""
+def programs_of(model: Any) -> Store:
+    """Return what was compiled of a model before; it is kept as long as the model lives."""
     owner = model[0] if is_pair(model) else getattr(model, "__self__", model)
     known = _owners.get(id(owner))
     if known is not None and known[0]() is owner:
@@ -40,7 +40,6 @@ def programs_of(model: Any, parts: Parts) -> Store:
         except TypeError:
             # What cannot be weakly referenced is traced and compiled anew each time.
             pass
-    store.fit(parts)
     return store
 
 
@@ -49,7 +48,7 @@ class JaxSession:
 
     def __init__(self, parts: Parts, store: Store, streams: Streams) -> None:
         self.parts, self._store, self._streams = parts, store, streams
-        self._programs: dict[Any, Program] = store.programs if parts.structure is not None else {}
+        self._programs: dict[Any, Program] = {}
         self._notes: list[str] = []
         self._observer: Any = None
         self._eager = False

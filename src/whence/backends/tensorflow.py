@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,6 +43,14 @@ class TensorFlowBackend:
             raise BadInput(f"an input holds {array.dtype} values; pass numbers")
         own = np.array(array, dtype=array.dtype.newbyteorder("="))
         return Wrapped(tf.constant(own, caller_for(model).kind if own.dtype.kind == "f" else None))
+
+    def arguments(self, model: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a model's further arguments, with arrays as ours."""
+        arrays = (np.ndarray, tf.Tensor, tf.Variable)
+        return {
+            name: Wrapped(tf.convert_to_tensor(value)) if isinstance(value, arrays) else value
+            for name, value in kwargs.items()
+        }
 
     def value(self, function: Callable[[Leaves], Array], leaves: Leaves) -> Array:
         return function(leaves)

@@ -53,21 +53,20 @@ class Passing:
         )
 
     def _dry(self, traced: Traced, tensors: list[Any], place: int, misled: set[Traced]) -> list[Any]:
-        shapes = traced.shapes.get(_key(tensors))
-        if shapes is None or traced in misled:
+        nothing = None if traced in misled else zeros(traced, tensors)
+        if nothing is None:
             raise _NoGuess
         self.seeds.append([])
-        zeros = [tf.zeros(shape, kind) for shape, kind in zip(shapes, traced.kinds, strict=True)]
 
         @_with_own_derivative
-        def nothing(*inputs: Any) -> Any:
+        def model(*inputs: Any) -> Any:
             def back(*weights: Any, variables: Sequence[Any] = ()) -> Any:
                 self.seeds[place] = [weights[each] for each in traced.answers]
                 return _with_none([None for _ in inputs], variables)
 
-            return zeros, back
+            return nothing, back
 
-        return list(nothing(*(tensors[each] for each in traced.floats)))
+        return list(model(*(tensors[each] for each in traced.floats)))
 
     def _whole(self, traced: Traced, tensors: list[Any], place: int, misled: set[Traced]) -> list[Any]:
         guess = self.seeds[place] if place < len(self.seeds) else []
@@ -79,7 +78,7 @@ class Passing:
                 outputs, gradients = (
                     traced.derived(tensors, guess) if guess else (list(traced.forward(*tensors)), [])
                 )
-            traced.shapes[_key(tensors)] = [each.shape for each in outputs]
+            remember(traced, tensors, outputs)
 
             def back(*weights: Any, variables: Sequence[Any] = ()) -> Any:
                 needed = [weights[each] for each in traced.answers]
@@ -101,6 +100,21 @@ def _with_own_derivative(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 passing: ContextVar[Passing | None] = ContextVar("passing", default=None)
+
+
+def remember(traced: Traced, tensors: Sequence[Any], outputs: Sequence[Any]) -> None:
+    """Remember of which shapes the outputs are."""
+    key = _key(tensors)
+    if key not in traced.shapes:
+        traced.shapes[key] = [each.shape for each in outputs]
+
+
+def zeros(traced: Traced, tensors: Sequence[Any]) -> list[Any] | None:
+    """Return zeros in the shapes of a model's outputs; None where these are not known yet."""
+    shapes = traced.shapes.get(_key(tensors))
+    if shapes is None:
+        return None
+    return [tf.zeros(shape, kind) for shape, kind in zip(shapes, traced.kinds, strict=True)]
 
 
 def _key(tensors: Sequence[Any]) -> tuple[Any, ...]:

@@ -16,7 +16,7 @@ from whence.backends import Activation, Array, Leaves, Swap, Tap
 from whence.backends.generators import Streams
 from whence.backends.tensorflow_array import Wrapped, native
 from whence.backends.tensorflow_callers import Caller, Ran, caller_for
-from whence.backends.tensorflow_gradient import passing
+from whence.backends.tensorflow_gradient import passing, remember
 from whence.backends.tensorflow_state import guarded, unchanged, unmoved, variables_of
 from whence.backends.tensorflow_trace import Template, Traced, Untraceable
 from whence.errors import Refused, WhenceError
@@ -187,7 +187,9 @@ class TensorFlowSession:
         variables = traced.forward.graph.variables if traced.writes else ()
         with unchanged(variables) if traced.writes else ExitStack():
             if within is None or not traced.alone or not traced.floats or not traced.answers:
-                return list(traced.forward(*tensors))
+                outputs = list(traced.forward(*tensors))
+                remember(traced, tensors, outputs)
+                return outputs
             return within.run(traced, tensors, self._misled)
 
     def _state(self, generator: Any, place: int) -> Any:

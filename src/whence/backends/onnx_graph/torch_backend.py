@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -87,22 +87,47 @@ def rows_of(file: OnnxFile) -> int | None:
     graph = graph_of(file)
     with file.lock:
         if "rows" not in file.made:
-            file.made["rows"] = None if file.batch is None or _runs_any(file, graph) else file.batch
+            if file.batch is None:
+                file.made["rows"] = 1 if _runs_only_one(file, graph) else None
+            else:
+                file.made["rows"] = None if _runs_any(file, graph) else file.batch
         return file.made["rows"]
+
+
+def _runs_only_one(file: OnnxFile, graph: Graph) -> bool:
+    """Try whether a graph that says it takes any number of examples fails for three and answers one."""
+    three = _random(file, 3)
+    if three is None:
+        return False
+    with torch.no_grad():
+        try:
+            graph(*three)
+        except Exception:
+            with suppress(Exception):
+                graph(*(each[:1] for each in three))
+                return True
+    return False
+
+
+def _random(file: OnnxFile, rows: int) -> list[torch.Tensor] | None:
+    """Return random inputs for a number of examples; None where the file does not say how large they are."""
+    random = np.random.default_rng(0)
+    given: list[torch.Tensor] = []
+    for each in file.inputs:
+        kind, sides = TYPES.get(each.kind), [*(each.sides or ())][1:]
+        if kind is None or not each.sides or not all(isinstance(side, int) and side > 0 for side in sides):
+            return None
+        values = random.normal(size=(rows, *(int(side) for side in sides if isinstance(side, int))))
+        given.append(torch.from_numpy(values if kind.is_floating_point else values > 0).to(kind))
+    return given
 
 
 def _runs_any(file: OnnxFile, graph: Graph) -> bool:
     """Try whether a graph made for a number of examples answers three times as many as it answers them in parts."""
     assert file.batch is not None
-    random = np.random.default_rng(0)
-    given: list[torch.Tensor] = []
-    for each in file.inputs:
-        kind = TYPES.get(each.kind)
-        sides = [side for side in each.sides or () if isinstance(side, int) and side > 0]
-        if kind is None or each.sides is None or len(sides) != len(each.sides):
-            return False
-        values = random.normal(size=(3 * file.batch, *sides[1:]))
-        given.append(torch.from_numpy(values if kind.is_floating_point else values > 0).to(kind))
+    given = _random(file, 3 * file.batch)
+    if given is None:
+        return False
     try:
         with torch.no_grad():
             whole = _listed(graph(*given))
