@@ -330,8 +330,8 @@ WINGS = {
     ),
     "The engine": (
         "problem", "reaction", "run", "rule", "integrate", "integrand", "visit", "sweep", "segments", "convergence",
-        "fusion", "quadrature", "random_nodes", "way", "taylor", "exact", "path", "held", "guided", "baseline", "background",
-        "boundary", "draws", "features/", "coalitions/", "hessians", "kinks", "stretch", "precision",
+        "fusion", "quadrature", "random_nodes", "way", "taylor", "exact", "path", "held", "guided", "baseline",
+        "background", "boundary", "draws", "features/", "coalitions/", "hessians", "kinks", "stretch", "precision",
         "target", "site", "spatial", "units", "sampler", "moments", "difference", "shares", "structure", "table",
         "inputs", "chunk", "progress",
     ),

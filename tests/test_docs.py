@@ -279,7 +279,8 @@ def test_methods_and_models_in_the_commands_exist() -> None:
             if flag == "--method":
                 assert all(name in whence.methods() for name in value.split(",")), f"{page}: {value}"
             if flag in ("--model", "-m"):
-                assert ":" in value or value in whence.zoo.names(), f"{page}: {value}"
+                file = value.endswith((".onnx", ".keras"))
+                assert file or ":" in value or value in whence.zoo.names(), f"{page}: {value}"
 
 
 CHEAP = ({"methods"}, {"--help"}, {"--version"})
