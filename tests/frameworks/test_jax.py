@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import textwrap
 import threading
+import weakref
 from functools import partial
 
 import equinox
@@ -439,6 +441,138 @@ def test_nothing_becomes_numpy_inside_the_loop(monkeypatch):
         whence.explain(lambda x: jnp.tanh(x).mean((1, 2)) @ jnp.ones((1, 3)), x, target=0, **options)
     assert sizes
     assert max(sizes) <= 3
+
+
+# ---- what a critic found ---------------------------------------------------------------------------------------------
+
+
+def test_a_module_whose_settings_have_changed_is_seen_as_it_is_now():
+    class Settings:
+        scale = 1.0
+
+    class Scaled(nnx.Module):
+        def __init__(self):
+            self.dense, self.settings = nnx.Linear(6, 3, rngs=nnx.Rngs(0)), Settings()
+
+        def __call__(self, x):
+            return self.dense(x) * self.settings.scale
+
+    model, x = Scaled(), jnp.asarray(ROWS)
+    before = whence.explain(model, x, method="saliency", target=0).values
+    model.settings.scale = 10.0
+    np.testing.assert_allclose(
+        whence.explain(model, x, method="saliency", target=0).values, 10 * before, rtol=1e-6
+    )
+
+
+def test_another_custom_derivative_of_the_same_name_is_another_function():
+    def made(factor):
+        @jax.custom_vjp
+        def function(x):
+            return x * 1.0
+
+        function.defvjp(lambda x: (function(x), None), lambda _, g: (g * factor,))
+        return function
+
+    held = [made(1.0)]
+
+    def model(x):
+        return held[0](x)
+
+    for factor in (1.0, 5.0):
+        held[0] = made(factor)
+        result = whence.explain(model, jnp.ones((2, 3)), method="saliency", target=0)
+        np.testing.assert_allclose(result.values[:, 0], factor)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 16, 17])
+@pytest.mark.parametrize("kind", [np.asarray, jnp.asarray])
+def test_an_argument_with_a_row_for_each_example_goes_along(rows, kind):
+    scale = kind(np.arange(rows, dtype=float))
+    result = whence.explain(
+        lambda x, scale: jnp.tanh(x) * scale[:, None],
+        jnp.ones((rows, 4)), method="saliency", target=0, kwargs={"scale": scale},
+    )  # fmt: skip
+    np.testing.assert_allclose(result.values[:, 0], np.arange(rows) * (1 - np.tanh(1) ** 2))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 16])
+def test_deeplift_is_complete_for_any_number_of_rows_where_places_depend_on_values(rows):
+    def model(x):
+        return x * jnp.take_along_axis(x, jnp.argmax(x, 1)[:, None], 1)
+
+    x = jnp.asarray(np.random.default_rng(5).normal(size=(16, 4)))
+    method = whence.DeepLift(baseline=np.random.default_rng(6).normal(size=(1, 4)))
+    result, alone = method(model, x[:rows], target=1), method(model, x[:1], target=1)
+    assert np.abs(result.residual).max() < 1e-12
+    assert not result.notes
+    np.testing.assert_allclose(result.values[0], alone.values[0], rtol=1e-10, atol=1e-14)
+
+
+class Doubled(equinox.Module):
+    def __call__(self, x):
+        return x * 2
+
+
+def test_a_static_part_of_an_equinox_module_is_left_as_it_is():
+    class Model(equinox.Module):
+        dense: equinox.nn.Linear
+        part: Doubled = equinox.field(static=True)
+
+        def __call__(self, x):
+            return self.dense(self.part(x))
+
+    model = Model(equinox.nn.Linear(6, 3, key=jax.random.key(0)), Doubled())
+    whence.explain(model, jnp.asarray(ROWS), at=whence.layer("dense"), target=0)
+    assert type(model.part) is Doubled
+
+
+def test_the_stacked_blocks_of_an_equinox_module_are_calls_of_one_layer():
+    class Model(equinox.Module):
+        blocks: equinox.Module
+        output: equinox.nn.Linear
+
+        def __call__(self, x):
+            arrays, static = equinox.partition(self.blocks, equinox.is_array)
+
+            def step(hidden, part):
+                return jnp.tanh(equinox.combine(part, static)(hidden)), None
+
+            return self.output(jax.lax.scan(step, x, arrays)[0])
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    blocks = equinox.filter_vmap(lambda key: equinox.nn.Linear(6, 6, key=key))(keys)
+    model = Model(blocks, equinox.nn.Linear(6, 3, key=keys[0]))
+    for site in (
+        whence.layer("output", input=True),
+        *(whence.layer("blocks", call=call) for call in range(3)),
+    ):
+        result = whence.explain(model, jnp.asarray(ROWS), at=site, target=0, rtol=1e-3)
+        assert result.values.shape == (5, 6)
+        assert np.abs(result.residual).max() < 1e-2
+
+
+def test_equinox_inputs_may_be_given_by_name():
+    class Product(equinox.Module):
+        def __call__(self, a, b):
+            return a * b
+
+    x = jnp.asarray(ROWS)
+    result = whence.explain(Product(), {"a": x, "b": 2 * x}, method="saliency", target=0)
+    np.testing.assert_allclose(result.values["a"][:, 0], np.abs(2 * ROWS[:, 0]))
+
+
+def test_weights_that_a_compiled_function_holds_are_freed_with_it():
+    seen = []
+    for number in range(5):
+        weight = jnp.full((6, 3), float(number))
+        seen.append(weakref.ref(weight))
+        model = jax.jit(lambda x, weight=weight: jnp.tanh(x @ weight))
+        whence.explain(model, jnp.asarray(ROWS), method="saliency", target=0)
+        del weight, model
+    jax.clear_caches()
+    gc.collect()
+    assert not any(each() is not None for each in seen)
 
 
 def test_jax_alone_suffices():

@@ -340,6 +340,19 @@ class Twin(nn.Module):
         return self.hidden(torch.softmax(x.reshape(-1, 3), -1).reshape(-1, 6)) @ self.w
 
 
+def test_a_file_that_says_it_takes_any_number_and_runs_one_is_run_one_by_one():
+    model = fixed(1)
+    for each in (model.graph.input[0], model.graph.output[0]):
+        each.type.tensor_type.shape.dim[0].dim_param = "batch"
+    assert rows_of(OnnxFile(model)) == 1
+    x = np.random.default_rng(3).normal(size=(5, 6)).astype(np.float32)
+    result = whence.explain(model, x, "saliency", target=0)
+    for row in range(5):
+        alone = whence.explain(fixed(1), x[row : row + 1], "saliency", target=0)
+        np.testing.assert_allclose(result.values[row], alone.values[0], rtol=1e-5)
+    assert any("one" in note or "1 example" in note for note in result.notes)
+
+
 @pytest.mark.parametrize("batch", [1, 2, 4])
 def test_a_file_that_runs_no_other_number_is_run_in_parts(batch):
     file = OnnxFile(fixed(batch))

@@ -465,3 +465,18 @@ def test_no_array_is_converted_inside_a_loop(monkeypatch):
         whence.explain(model, x, "integrated_gradients", steps=steps, chunk=16)
         counts.append(sum(size >= 400 for size in sizes))
     assert counts[0] == counts[1] <= 2
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 17])
+@pytest.mark.parametrize("kind", [np.asarray, tf.constant])
+def test_an_argument_with_a_row_for_each_example_goes_along(rows, kind):
+    @tf.function
+    def model(x, scale):
+        return tf.tanh(x) * scale[:, None]
+
+    scale = kind(np.arange(rows, dtype=float))
+    result = whence.explain(
+        model, tf.ones((rows, 4), tf.float64), "saliency", target=0, kwargs={"scale": scale}
+    )
+    expected = np.arange(rows) * (1 - np.tanh(1) ** 2)
+    np.testing.assert_allclose(np.asarray(result.values)[:, 0], expected)
