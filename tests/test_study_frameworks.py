@@ -117,7 +117,8 @@ def test_a_framework_that_is_absent_or_fails_is_named_and_the_others_are_measure
     assert f"JAX (f, params) could not be measured: {told}" in said
     for heading in ("Cold: seconds", "Warm: milliseconds", "What each is like", "How to choose"):
         assert heading in said
-    assert max(map(len, done.stdout.splitlines())) <= 100
+    # Where a file lies is told whole, however long its folder is.
+    assert max(len(line) for line in done.stdout.splitlines() if str(tmp_path) not in line) <= 100
     assert (tmp_path / "out" / "frameworks.html").is_file()
 
 
