@@ -100,7 +100,9 @@ class Search:
         cheap = self.trials[usual] > 1 and self.fastest[usual] * usual <= BRIEF
         if largest > usual and cheap and left >= largest:
             return largest, None
-        return (usual, usual) if left >= usual else (left, None)
+        # Timing a chunk means waiting for it: a size that is known runs ahead.
+        tried = usual if left >= usual and self.trials[usual] < TRIALS else None
+        return min(usual, left), tried
 
     def learn(self, size: int, seconds_per_row: float) -> None:
         """Take in one trial of a size."""

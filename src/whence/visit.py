@@ -71,6 +71,14 @@ def visit(problem: Problem, integrand: Integrand, todo: Visit) -> Visited:
     slope = np.zeros_like(output)
     number = np.zeros(pairs, dtype=int) if todo.number is None else todo.number
 
+    waiting: list[tuple[slice, Array, Array]] = []
+
+    def fetch() -> None:
+        """Take over the numbers of the chunk before: its device may have worked on while the next was prepared."""
+        for here, *values in waiting:
+            output[here], slope[here] = (ops.numpy(each)[: here.stop - here.start] for each in values)
+        waiting.clear()
+
     def work(start: int, stop: int) -> Array:
         here, count = slice(start, stop), stop - start
         padded = _padding(problem, count)
@@ -86,7 +94,11 @@ def visit(problem: Problem, integrand: Integrand, todo: Visit) -> Visited:
             flat = part.reshape(len(padded), -1)
             chosen = flat if alone else ops.take(flat, source)
             writes.append(ops.accumulate(total, cell, weight, chosen))
-        output[here], slope[here] = (ops.numpy(each)[:count] for each in (seen.output, seen.slope))
+        fetch()
+        waiting.append((here, seen.output, seen.slope))
+        if start == 0 or not problem.run.backend.compiled:
+            # The first tells whether a chunk of this size fits into memory.
+            fetch()
         # Nothing is written to the sums before all of the chunk's arrays exist: memory may run out until then,
         # and the chunk is tried again.
         sums[:] = [write() for write in writes]
@@ -95,6 +107,7 @@ def visit(problem: Problem, integrand: Integrand, todo: Visit) -> Visited:
 
     problem.run.progress.expect(pairs)
     problem.run.chunks.run(problem.run.backend, pairs, work)
+    fetch()
     require_finite(problem, todo.row, todo.alpha, output, slope)
     return Visited(tuple(sums), output, slope)
 

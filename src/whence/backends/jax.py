@@ -12,7 +12,7 @@ import numpy as np
 
 from whence.backends import Array, Leaves, Ruled, Session
 from whence.backends.generators import numpy_and_python
-from whence.backends.jax_fused import remembering, value_and_gradients
+from whence.backends.jax_fused import reached, remembering, value_and_gradients
 from whence.backends.jax_models import taken_apart
 from whence.backends.jax_session import UNTRACEABLE, JaxSession, programs_of
 from whence.errors import BadInput, NoGradient, Refused
@@ -184,17 +184,18 @@ class JaxBackend:
             closed = jax.make_jaxpr(lambda *given: function(given))(*leaves)
         except UNTRACEABLE as problem:
             raise Refused(LOOKS) from problem
+        known = reached(closed)
         if len(closed.out_avals) == 1 and closed.out_avals[0].ndim == 1:
             y, gradients = value_and_gradients(closed, leaves)
 
             def pull(weights: Array | None) -> tuple[Array | None, ...]:
                 found = gradients if weights is None else value_and_gradients(closed, leaves, weights)[1]
-                return _used(closed, found)
+                return _used(found, known)
 
             return y, pull
         y, back = jax.vjp(lambda *given: function(given), *leaves)
         return y, lambda weights: _used(
-            closed, back(jnp.ones_like(y) if weights is None else weights.astype(y.dtype))
+            back(jnp.ones_like(y) if weights is None else weights.astype(y.dtype)), known
         )
 
     def vjp_within(
@@ -251,17 +252,12 @@ class JaxBackend:
             array.block_until_ready()
 
 
-def _used(closed: Any, gradients: Leaves) -> tuple[Array | None, ...]:
+def _used(gradients: Leaves, reached: Sequence[bool]) -> tuple[Array | None, ...]:
     """Return the gradients, with None for leaves that no gradient can reach: JAX gives zeros for those.
 
     Raises:
         NoGradient: it reaches none.
     """
-    if all(each.dtype != jax.dtypes.float0 and bool(each.any()) for each in gradients):
-        return gradients
-    from whence.backends.jax_reach import reaching
-
-    reached = reaching(closed.jaxpr)
     if not any(reached):
         raise NoGradient(CUT_IN_JAX)
-    return tuple(each if reached[number] else None for number, each in enumerate(gradients))
+    return tuple(each if known else None for each, known in zip(gradients, reached, strict=True))

@@ -20,11 +20,13 @@ from jax.core import eval_jaxpr  # pyright: ignore[reportMissingImports]
 from jax.extend import core
 
 from whence.backends import Array, Leaves
+from whence.backends.jax_reach import reaching
 from whence.backends.jax_walk import bodies
 
 # So many programs are kept, those used last.
 KEPT = 128
-Programs = OrderedDict[Any, tuple[Any, Callable[..., Any]]]
+Programs = OrderedDict[Any, tuple[Any, Callable[..., Any], list[bool]]]
+"""By equations: the trace, what was compiled of it, and which leaves its gradient can reach."""
 # Those of the model at work, which are gone when it is: a trace may hold weights.
 _programs: ContextVar[Programs] = ContextVar("programs")
 _lock = threading.Lock()
@@ -42,30 +44,34 @@ def remembering(programs: Programs) -> Generator[None]:
 
 def value_and_gradients(closed: Any, leaves: Leaves, weights: Array | None = None) -> tuple[Array, Leaves]:
     """Return f [n] of a traced function, and its gradients at the leaves from weights on the outputs (None: ones)."""
-    ones = weights is None
-    program = _compiled(closed, ones)
-    return program(closed.consts, leaves) if ones else program(closed.consts, leaves, weights)
+    program = _made(closed)[1]
+    return program(closed.consts, leaves, weights)
 
 
-def _compiled(closed: Any, ones: bool) -> Callable[..., Any]:
-    key, programs = (_equations(closed.jaxpr), ones), _programs.get(OrderedDict())
+def reached(closed: Any) -> list[bool]:
+    """Tell for each leaf whether a gradient of a traced function can reach it: JAX gives zeros where it cannot."""
+    return _made(closed)[2]
+
+
+def _made(closed: Any) -> tuple[Any, Callable[..., Any], list[bool]]:
+    key, programs = _equations(closed.jaxpr), _programs.get(OrderedDict())
     with _lock:
         if key in programs:
             programs.move_to_end(key)
-            return programs[key][1]
+            return programs[key]
     jaxpr = closed.jaxpr
 
-    def run(constants: Any, leaves: Leaves, weights: Any = None) -> Any:
+    def run(constants: Any, leaves: Leaves, weights: Any) -> Any:
         y, back = jax.vjp(lambda *given: eval_jaxpr(jaxpr, constants, *given)[0], *leaves)
         return y, back(jnp.ones_like(y) if weights is None else weights)
 
-    program = jax.jit(run)
+    # The trace is kept beside it: the identities of the calls in its key stay theirs as long as it lives.
+    made = jaxpr, jax.jit(run), reaching(jaxpr)
     with _lock:
-        # The trace is kept beside it: the identities of the calls in its key stay theirs as long as it lives.
-        programs[key] = jaxpr, program
+        programs[key] = made
         if len(programs) > KEPT:
             programs.popitem(last=False)
-    return program
+    return made
 
 
 def _equations(jaxpr: Any) -> Any:

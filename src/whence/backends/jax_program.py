@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -20,11 +18,9 @@ from whence.backends.jax_signature import signature
 from whence.backends.program_rules.functions import Again, Type
 from whence.backends.program_rules.program import Program
 from whence.backends.program_rules.recognise import recognised
+from whence.backends.program_rules.remembered import Remembered
 from whence.backends.program_rules.ruled import Engine, Function, ProgramRuled, Traced
 from whence.rule import Rules
-
-# Programs and engines that are remembered; each holds compiled code, and no array of a model.
-_MOST = 64
 
 
 def ruled(
@@ -40,28 +36,7 @@ def ruled(
     return ProgramRuled(JaxMachine(names, session if names else None), function, leaves, rules, names)
 
 
-class _Remembered:
-    """The last things that were made, by key; the same one for all threads."""
-
-    def __init__(self) -> None:
-        self._known: OrderedDict[Any, Any] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: Any, make: Callable[[], Any]) -> Any:
-        """Return what was made for a key, or make it."""
-        with self._lock:
-            if key in self._known:
-                self._known.move_to_end(key)
-                return self._known[key]
-        made = make()
-        with self._lock:
-            self._known[key] = made
-            while len(self._known) > _MOST:
-                self._known.popitem(last=False)
-        return made
-
-
-_programs, _engines = _Remembered(), _Remembered()
+_programs, _engines = Remembered(), Remembered()
 
 
 class JaxMachine:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +11,7 @@ from whence.backends.arrays import Array, Leaves
 from whence.backends.program_rules.functions import Type
 from whence.backends.program_rules.program import Program
 from whence.backends.program_rules.recognise import recognised
+from whence.backends.program_rules.remembered import Remembered
 from whence.backends.program_rules.ruled import Engine, Function, ProgramRuled, Traced
 from whence.backends.tensorflow_array import Wrapped
 from whence.backends.tensorflow_program_again import constant_of, is_given, signature_of
@@ -20,9 +19,6 @@ from whence.backends.tensorflow_program_functions import TensorFlowFunctions, te
 from whence.backends.tensorflow_program_steps import Given, Layout
 from whence.backends.tensorflow_trace import Template, building
 from whence.rule import Rules
-
-# Programs and engines that are remembered; each holds compiled code.
-_MOST = 64
 
 
 def ruled(
@@ -37,28 +33,7 @@ def ruled(
     return ProgramRuled(TensorFlowMachine(names), function, leaves, rules, names)
 
 
-class _Remembered:
-    """The last things that were made, by key; the same one for all threads."""
-
-    def __init__(self) -> None:
-        self._known: OrderedDict[Any, Any] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: Any, make: Callable[[], Any]) -> Any:
-        """Return what was made for a key, or make it."""
-        with self._lock:
-            if key in self._known:
-                self._known.move_to_end(key)
-                return self._known[key]
-        made = make()
-        with self._lock:
-            self._known[key] = made
-            while len(self._known) > _MOST:
-                self._known.popitem(last=False)
-        return made
-
-
-_programs, _engines = _Remembered(), _Remembered()
+_programs, _engines = Remembered(), Remembered()
 
 
 class TensorFlowMachine:
