@@ -12,7 +12,7 @@ import numpy as np
 
 from whence.backends import Array, Leaves, Ruled, Session
 from whence.backends.generators import numpy_and_python
-from whence.backends.jax_fused import reached, remembering, value_and_gradients
+from whence.backends.jax_fused import fused, remembering
 from whence.backends.jax_models import taken_apart
 from whence.backends.jax_session import UNTRACEABLE, JaxSession, programs_of
 from whence.errors import BadInput, NoGradient, Refused
@@ -184,18 +184,18 @@ class JaxBackend:
             closed = jax.make_jaxpr(lambda *given: function(given))(*leaves)
         except UNTRACEABLE as problem:
             raise Refused(LOOKS) from problem
-        known = reached(closed)
+        program = fused(closed)
         if len(closed.out_avals) == 1 and closed.out_avals[0].ndim == 1:
-            y, gradients = value_and_gradients(closed, leaves)
+            y, gradients = program.run(closed.consts, leaves, None)
 
             def pull(weights: Array | None) -> tuple[Array | None, ...]:
-                found = gradients if weights is None else value_and_gradients(closed, leaves, weights)[1]
-                return _used(found, known)
+                found = gradients if weights is None else program.run(closed.consts, leaves, weights)[1]
+                return _used(found, program.reached)
 
             return y, pull
         y, back = jax.vjp(lambda *given: function(given), *leaves)
         return y, lambda weights: _used(
-            back(jnp.ones_like(y) if weights is None else weights.astype(y.dtype)), known
+            back(jnp.ones_like(y) if weights is None else weights.astype(y.dtype)), program.reached
         )
 
     def vjp_within(

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -25,8 +26,22 @@ from whence.backends.jax_walk import bodies
 
 # So many programs are kept, those used last.
 KEPT = 128
-Programs = OrderedDict[Any, tuple[Any, Callable[..., Any], list[bool]]]
-"""By equations: the trace, what was compiled of it, and which leaves its gradient can reach."""
+
+
+@dataclass(frozen=True)
+class Fused:
+    """A compiled program: (constants, leaves, weights on f [n], or None for ones) to f and its gradients.
+
+    `reached` tells for each leaf whether a gradient can reach it: JAX gives zeros where it cannot. The trace is kept
+    beside it: the identities of the calls in its key stay theirs as long as it lives.
+    """
+
+    trace: Any
+    run: Callable[[Any, Leaves, Array | None], tuple[Array, Leaves]]
+    reached: Sequence[bool]
+
+
+Programs = OrderedDict[Any, Fused]
 # Those of the model at work, which are gone when it is: a trace may hold weights.
 _programs: ContextVar[Programs] = ContextVar("programs")
 _lock = threading.Lock()
@@ -42,18 +57,8 @@ def remembering(programs: Programs) -> Generator[None]:
         _programs.reset(before)
 
 
-def value_and_gradients(closed: Any, leaves: Leaves, weights: Array | None = None) -> tuple[Array, Leaves]:
-    """Return f [n] of a traced function, and its gradients at the leaves from weights on the outputs (None: ones)."""
-    program = _made(closed)[1]
-    return program(closed.consts, leaves, weights)
-
-
-def reached(closed: Any) -> list[bool]:
-    """Tell for each leaf whether a gradient of a traced function can reach it: JAX gives zeros where it cannot."""
-    return _made(closed)[2]
-
-
-def _made(closed: Any) -> tuple[Any, Callable[..., Any], list[bool]]:
+def fused(closed: Any) -> Fused:
+    """Return the compiled program of a traced function."""
     key, programs = _equations(closed.jaxpr), _programs.get(OrderedDict())
     with _lock:
         if key in programs:
@@ -65,8 +70,7 @@ def _made(closed: Any) -> tuple[Any, Callable[..., Any], list[bool]]:
         y, back = jax.vjp(lambda *given: eval_jaxpr(jaxpr, constants, *given)[0], *leaves)
         return y, back(jnp.ones_like(y) if weights is None else weights)
 
-    # The trace is kept beside it: the identities of the calls in its key stay theirs as long as it lives.
-    made = jaxpr, jax.jit(run), reaching(jaxpr)
+    made = Fused(jaxpr, jax.jit(run), reaching(jaxpr))
     with _lock:
         programs[key] = made
         if len(programs) > KEPT:
