@@ -6,8 +6,9 @@ module, `relevance_methods.py` and each backend's `relevance*.py`, and nowhere e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -78,6 +79,34 @@ class Composite:
         """Return every rule that may be taken."""
         own = [self.dense, self.convolution, *([self.first] if self.first else [])]
         return [*own, *self.layers.values(), *self.positions.values()]
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Check that every name is one of the model's modules, or fits one.
+
+        Raises:
+            BadInput: one does not; near names are offered.
+        """
+        known = [name for name in names if name]
+        for pattern in self.layers:
+            if not any(_fits(name, pattern) for name in known):
+                raise BadInput(f"composite: {unknown('layer', pattern, known)}")
+
+    def chosen(self, module: str, position: int, count: int, first: bool, family: str | None) -> LayerRule:
+        """Return the rule of a layer: of which module, the how manyth of how many, whether the input meets it first."""
+        for pattern, rule in self.layers.items():
+            if module and _fits(module, pattern):
+                return rule
+        for number in (position, position - count):
+            if number in self.positions:
+                return self.positions[number]
+        if first and self.first is not None:
+            return self.first
+        return self.dense if family == "dense" else self.convolution
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """Tell whether a pattern names a module, or one that holds it: with dots, or with Keras's and ONNX's slashes."""
+    return fnmatchcase(name, pattern) or name.startswith((f"{pattern}.", f"{pattern}/"))
 
 
 def _rule(given: Any) -> LayerRule:

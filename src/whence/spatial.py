@@ -100,7 +100,7 @@ def _last(met: Sequence[Activation], method: str) -> Activation:
             stream = stream or each.shape
         elif stream is None or each.shape == stream:
             same = [other for other in met if other.maker == each.maker and other.name and not other.input]
-            return min(same, key=lambda other: other.name.count("."))
+            return min(same, key=lambda other: other.name.count(".") + other.name.count("/"))
     raise Refused(
         f"{method} draws the map of a layer with an extent in space, and no module of this model gives one; name a "
         "layer that does (layer=...), or take a method for inputs, such as integrated_gradients"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from whence.backends.arrays import Array
 from whence.backends.program_rules.affine import alone, carried, channels_of, weight_of
@@ -13,7 +11,6 @@ from whence.backends.program_rules.kinds import MOVES
 from whence.backends.program_rules.program import Program, Step, Values
 from whence.composite import Composite, LayerRule
 from whence.errors import BadInput
-from whence.naming import unknown
 
 # What stays above zero where its one operand is.
 _KEEPING = MOVES | {"window_maximum", "reduce_maximum", "reduce_minimum", "reduce_sum", "reduce_mean"}
@@ -157,40 +154,11 @@ def layers(program: Program, composite: Composite) -> dict[int, Layer]:
     found: dict[int, Layer] = {}
     for position, step in enumerate(linear):
         is_first = step.outputs[0] in first
-        rule = _chosen(composite, step, position, len(linear), is_first)
+        rule = composite.chosen(step.module, position, len(linear), is_first, step.family)
         found[step.outputs[0]] = Layer(
             step, rule, is_first, _rectified(program, step.varied), *_tail(program, step)
         )
     return found
-
-
-def check_names(composite: Composite, names: Iterable[str]) -> None:
-    """Check that every name of the composite is one of the model's layers, or fits one.
-
-    Raises:
-        BadInput: one does not; near names are offered.
-    """
-    known = [name for name in names if name]
-    for pattern in composite.layers:
-        if not any(_fits(name, pattern) for name in known):
-            raise BadInput(f"composite: {unknown('layer', pattern, known)}")
-
-
-def _fits(name: str, pattern: str) -> bool:
-    """Tell whether a pattern names a layer, or one that holds it."""
-    return fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")
-
-
-def _chosen(composite: Composite, step: Step, position: int, count: int, first: bool) -> LayerRule:
-    for pattern, rule in composite.layers.items():
-        if step.module and _fits(step.module, pattern):
-            return rule
-    for number in (position, position - count):
-        if number in composite.positions:
-            return composite.positions[number]
-    if first and composite.first is not None:
-        return composite.first
-    return composite.dense if step.family == "dense" else composite.convolution
 
 
 def _first(program: Program, linear: list[Step]) -> set[int]:

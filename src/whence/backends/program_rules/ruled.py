@@ -10,7 +10,6 @@ from typing import Any, Protocol
 from whence.backends.arrays import Array, Leaves
 from whence.backends.program_rules import rectifiers, rescale
 from whence.backends.program_rules.functions import Functions, Type
-from whence.backends.program_rules.layers import check_names
 from whence.backends.program_rules.program import Program, Values, run
 from whence.backends.program_rules.relevance import Relevance
 from whence.backends.program_rules.walk import Extras
@@ -178,7 +177,7 @@ class ProgramRuled:
         if unknown and rules.on_unknown == "error":
             raise Refused(f"{rules.name} rules: {_told(program)}")
         if named:
-            check_names(rules.composite, dict.fromkeys((*names, *(step.module for step in program.met))))
+            rules.composite.check_names(dict.fromkeys((*names, *(step.module for step in program.met))))
         if rules.name in ("guided", "deconvolution"):
             rectifiers.check(program, rules)
         self._engine = machine.engine((self._traced.key, rules), lambda: Engine(machine, program, rules))

@@ -10,7 +10,6 @@ import torch
 from whence.backends import Array, Leaves
 from whence.backends.torch_rules import rectifiers, rescale
 from whence.backends.torch_rules.engine import Gradients, Recorded, certified
-from whence.backends.torch_rules.layers import check_names
 from whence.backends.torch_rules.relevance import Keeps, Relevance
 from whence.rule import TABLES, Met, Rules
 
@@ -42,7 +41,7 @@ class TorchRuled:
         )
         named = rules.name == "relevance" and bool(rules.composite.layers)
         if named:
-            check_names(rules.composite, modules.values())
+            rules.composite.check_names(modules.values())
         self._run = certified(function, leaves, rules, self._keeps, modules, where or named)
         self._rescale: rescale.Rescale | None = None
         self._relevance: Relevance | None = None

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +16,6 @@ from whence.backends.torch_rules.graph import Met
 from whence.backends.torch_rules.recording import Operation, aten
 from whence.composite import Composite, LayerRule
 from whence.errors import BadInput
-from whence.naming import unknown
 
 RESHAPED = frozenset(
     (aten.view, aten._unsafe_view, aten.reshape, aten._reshape_alias, aten.squeeze, aten.unsqueeze, aten.permute,
@@ -114,29 +112,14 @@ def layers(every: Sequence[Met], composite: Composite) -> dict[Any, Layer]:
     found: dict[Any, Layer] = {}
     for position, each in enumerate(ordered):
         assert each.operation is not None
-        rule = _chosen(composite, each, position, len(ordered), each.node in first)
+        place = each.operation.place
+        module = "" if place is None else place.module
+        rule = composite.chosen(module, position, len(ordered), each.node in first, each.family)
         found[each.node] = Layer(
             each.operation, _edge(each), rule, *_tail(each, _edge(each), uses),
             not each.varying[0] or _edge(each) == 0, each.node in first,
         )  # fmt: skip
     return found
-
-
-def check_names(composite: Composite, names: Iterable[str]) -> None:
-    """Check that every name of the composite is one of the model's modules, or fits one.
-
-    Raises:
-        BadInput: one does not; near names are offered.
-    """
-    known = [name for name in names if name]
-    for pattern in composite.layers:
-        if not any(_fits(name, pattern) for name in known):
-            raise BadInput(f"composite: {unknown('layer', pattern, known)}")
-
-
-def _fits(name: str, pattern: str) -> bool:
-    """Tell whether a pattern names a module, or one that holds it."""
-    return fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")
 
 
 def _other(operation: Operation, edge: int) -> int:
@@ -151,20 +134,6 @@ def _edge(met: Met) -> int:
     if operation.kind not in FACTORS:
         return 0
     return next(place for place in FACTORS[operation.kind] if met.varying[place])
-
-
-def _chosen(composite: Composite, met: Met, position: int, count: int, first: bool) -> LayerRule:
-    assert met.operation is not None
-    place = met.operation.place
-    for pattern, rule in composite.layers.items():
-        if place is not None and _fits(place.module, pattern):
-            return rule
-    for number in (position, position - count):
-        if number in composite.positions:
-            return composite.positions[number]
-    if first and composite.first is not None:
-        return composite.first
-    return composite.dense if met.family == "dense" else composite.convolution
 
 
 def _first(every: Sequence[Met], linear: Sequence[Met]) -> set[Any]:
