@@ -221,6 +221,8 @@ def _site(site: Site | None) -> dict[str, Any]:
 # The packages that run the models of a backend.
 RUN_BY = {
     "torch": ("torch",),
+    "jax": ("jax", "jaxlib", "flax", "equinox"),
+    "tensorflow": ("tensorflow", "tensorflow-cpu", "keras"),
     "onnx": ("torch", "onnx", "onnxruntime"),
     "onnxruntime": ("onnx", "onnxruntime"),
 }

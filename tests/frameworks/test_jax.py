@@ -135,6 +135,12 @@ def test_integrated_gradients_are_complete_and_equal_a_fine_sum():
     assert np.abs(result.residual).max() < 1e-6
 
 
+def test_the_versions_of_the_framework_are_told():
+    result = whence.explain((network, PARAMETERS), jnp.asarray(ROWS), method="saliency", target=0)
+    assert result.settings["versions"]["jax"] == jax.__version__
+    assert "torch" not in result.settings["versions"]
+
+
 def test_a_function_that_has_changed_is_seen_as_it_is_now():
     held = {"w": jnp.ones((6, 3))}
 

@@ -24,7 +24,6 @@ def equinox_parts(model: Any, state: Any = None) -> Parts:
         named=True,
         single=True,
         channels_last=False,
-        kind="equinox",
     )
 
 

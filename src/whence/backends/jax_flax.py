@@ -21,7 +21,6 @@ def nnx_parts(model: Any) -> Parts:
         partial(_nnx, structure),
         layers=lambda: [name for name, _ in _modules(copy)],
         named=True,
-        kind="nnx",
     )
 
 
@@ -62,7 +61,6 @@ def linen_parts(module: Any, variables: Any) -> Parts:
         partial(_linen, module),
         layers=partial(_linen_names, variables),
         named=True,
-        kind="linen",
     )
 
 

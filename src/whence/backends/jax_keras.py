@@ -23,7 +23,6 @@ def keras_parts(model: Any) -> Parts:
         partial(_called, model, variables),
         layers=lambda: list(named(model)),
         named=True,
-        kind="keras",
     )
 
 

@@ -24,8 +24,8 @@ class Meet(Protocol):
 class Parts:
     """A model as a pure function: `apply(parameters, arguments, kwargs, meet)`, traceable.
 
-    `single` models take one example, and are mapped over the batch. `layers` are the names of the
-    modules, where there are any; `named` says that modules are watched by name (else places marked in the code).
+    `single` models take one example, and are mapped over the batch. `layers` are the names of the modules, where there
+    are any; `named` says that modules are watched by name (else places marked in the code).
     """
 
     parameters: Any
@@ -34,7 +34,6 @@ class Parts:
     named: bool = False
     single: bool = False
     channels_last: bool = True
-    kind: str = "function"
 
     def applied(
         self, parameters: Any, arguments: tuple[Any, ...], kwargs: Mapping[str, Any], meet: Meet | None = None

@@ -23,6 +23,7 @@ UNTRACEABLE = (
     jax.errors.TracerIntegerConversionError,
     jax.errors.NonConcreteBooleanIndexError,
 )
+EAGER = "the model cannot be compiled (it looks at the values of its arrays while it runs): it was run as it is, more slowly"
 _owners: dict[int, Any] = {}
 
 
@@ -120,17 +121,11 @@ class JaxSession:
             return self._plain(parameters, given, watched), None
         try:
             program = self._program(given, bool(watched))
-        except UNTRACEABLE as problem:
+        except UNTRACEABLE:
             self._eager = True
-            self._note_eager(problem)
+            self._notes.append(EAGER)
             return self._plain(parameters, given, watched), None
         return program.run(parameters, given, watched)
-
-    def _note_eager(self, problem: Exception) -> None:
-        self._notes.append(
-            "the model cannot be compiled (it looks at the values of its arrays while it runs): it was run as it is, "
-            "more slowly"
-        )
 
     def _plain(self, parameters: Sequence[Any], given: Any, watched: Sequence[Tap]) -> Any:
         if watched:
