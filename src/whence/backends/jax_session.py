@@ -23,7 +23,10 @@ UNTRACEABLE = (
     jax.errors.TracerIntegerConversionError,
     jax.errors.NonConcreteBooleanIndexError,
 )
-EAGER = "the model cannot be compiled (it looks at the values of its arrays while it runs): it was run as it is, more slowly"
+EAGER = (
+    "the model cannot be compiled (it looks at the values of its arrays while it runs): it was run as it is, which is "
+    "slower"
+)
 _owners: dict[int, Any] = {}
 
 
