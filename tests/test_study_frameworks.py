@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from whence import cli
-from whence.study import agreement, choice, findings, page, processes, rows, screen
-from whence.study.facts import FACTS
-from whence.study.figure import STYLES
-from whence.study.results import Agreement, Cell, Ran, Study
-from whence.study.setup import FRAMEWORKS, Setup, setup
+from whence.study.frameworks import agreement, choice, findings, page, processes, rows, screen
+from whence.study.frameworks.facts import FACTS
+from whence.study.frameworks.figure import STYLES
+from whence.study.frameworks.results import Agreement, Cell, Ran, Study
+from whence.study.frameworks.setup import FRAMEWORKS, Setup, setup
 
 QUICK = ("--quick", "--network", "mlp", "--samples", "2", "--method", "saliency", "--method", "occlusion")
 

@@ -13,7 +13,7 @@ from cyclopts import App, Parameter
 from whence.cli_options import ANSWER, QUESTION, AnswerFlags, flag
 
 if TYPE_CHECKING:
-    from whence.study.results import Ran, Study
+    from whence.study.frameworks.results import Ran, Study
 
 study = App(
     name="study",
@@ -64,7 +64,7 @@ def frameworks(
         save: Also write the maps as numbers: a NumPy archive.
     """
     from whence.cli import _screen
-    from whence.study.setup import setup
+    from whence.study.frameworks.setup import setup
 
     chosen = setup(network, framework, method, samples=samples, dtype=dtype, seed=seed, quick=quick)
     with _screen(answer.json) as (console, tell):
@@ -74,7 +74,7 @@ def frameworks(
 def _run(chosen: Any, answer: AnswerFlags, save: bool, console: Any) -> dict[str, Any]:
     """Measure, print for a person, write the page, and return the same for a program."""
     from whence import cli_show, cli_work
-    from whence.study import page, processes, screen
+    from whence.study.frameworks import page, processes, screen
 
     folder = answer.folder
     cli_work.check_out(folder)
@@ -126,7 +126,7 @@ def _saved(found: Study, path: Path) -> Path:
 
 def _payload(found: Study) -> dict[str, Any]:
     """Return the study as JSON's types."""
-    from whence.study import choice, findings
+    from whence.study.frameworks import choice, findings
 
     return {
         "settings": found.setup.record(),

@@ -1,6 +1,6 @@
 """One framework in a process of its own: reads what to do from a folder, and writes what came of it there.
 
-`python -m whence.study.worker FOLDER`: nothing that another framework imported, compiled or allocated is in the way.
+`python -m whence.study.frameworks.worker FOLDER`: nothing that another framework imported, compiled or allocated is in the way.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def main(folder: Path) -> None:
     os.environ.update(QUIET)
     if asked["setup"]["dtype"] == "float64":
         os.environ["JAX_ENABLE_X64"] = "1"
-    from whence.study.results import Ran
-    from whence.study.setup import FRAMEWORKS, Setup
-    from whence.study.trial import Trial, short
+    from whence.study.frameworks.results import Ran
+    from whence.study.frameworks.setup import FRAMEWORKS, Setup
+    from whence.study.frameworks.trial import Trial, short
 
     framework = FRAMEWORKS[asked["framework"]]
     setup = Setup.read(asked["setup"])

@@ -15,9 +15,9 @@ from whence import registry, support
 from whence.backends import twins
 from whence.errors import WhenceError
 from whence.preprocess import Preprocess
-from whence.study import measure
-from whence.study.results import Cell, Ran
-from whence.study.setup import Framework, Setup, fields
+from whence.study.frameworks import measure
+from whence.study.frameworks.results import Cell, Ran
+from whence.study.frameworks.setup import Framework, Setup, fields
 
 SETTLING: Final = 2
 """Explanations after the first that are not timed: in these the fastest number of rows is still being found."""

@@ -9,8 +9,8 @@ import numpy as np
 
 from whence import view
 from whence.caption import written
-from whence.study.findings import title
-from whence.study.results import Study
+from whence.study.frameworks.findings import title
+from whence.study.frameworks.results import Study
 
 
 @dataclass(frozen=True)

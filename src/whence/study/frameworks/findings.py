@@ -8,8 +8,8 @@ from typing import Final
 
 from whence import registry
 from whence.caption import number
-from whence.study.results import Study
-from whence.study.setup import FRAMEWORKS
+from whence.study.frameworks.results import Study
+from whence.study.frameworks.setup import FRAMEWORKS
 
 ALIKE: Final = {"float32": 1e-4, "float64": 1e-6}
 """Up to here maps of one type are called the same."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from whence.study.setup import Setup
+from whence.study.frameworks.setup import Setup
 
 
 @dataclass(frozen=True)

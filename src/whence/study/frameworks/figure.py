@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from whence.caption import written
-from whence.study.findings import title
-from whence.study.results import Study
+from whence.study.frameworks.findings import title
+from whence.study.frameworks.results import Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

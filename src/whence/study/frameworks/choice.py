@@ -8,9 +8,9 @@ from typing import Final
 
 from whence import registry
 from whence.caption import number
-from whence.study import findings
-from whence.study.findings import listed, title
-from whence.study.results import Study
+from whence.study.frameworks import findings
+from whence.study.frameworks.findings import listed, title
+from whence.study.frameworks.results import Study
 
 FILE: Final = "both run without it; ONNX has layers by node name, a SavedModel has none"
 BOX: Final = "methods that switch features on and off need nothing but values"

@@ -9,9 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from whence import cli_show
-from whence.study import choice, findings, rows
-from whence.study.results import Study
-from whence.study.rows import Grid
+from whence.study.frameworks import choice, findings, rows
+from whence.study.frameworks.results import Study
+from whence.study.frameworks.rows import Grid
 
 WIDEST = 11
 """Characters of a framework's column: eight of them and the methods' names fit into 100."""

@@ -18,10 +18,10 @@ import numpy as np
 
 from whence import data
 from whence.errors import WorkFailed
-from whence.study import agreement, measure
-from whence.study.results import Ran, Study
-from whence.study.setup import FRAMEWORKS, Setup
-from whence.study.worker import ASKED, FOUND, GIVEN, MAPS, STEP
+from whence.study.frameworks import agreement, measure
+from whence.study.frameworks.results import Ran, Study
+from whence.study.frameworks.setup import FRAMEWORKS, Setup
+from whence.study.frameworks.worker import ASKED, FOUND, GIVEN, MAPS, STEP
 
 KILLED: Final = 9
 LONGEST: Final = 1800.0
@@ -117,7 +117,7 @@ def _watched(folder: Path, step: Callable[[str, int], None]) -> str:
 @contextmanager
 def _process(folder: Path, errors: IO[str]) -> Any:
     """Yield the running worker, which does not outlive the block."""
-    command = [sys.executable, "-m", "whence.study.worker", str(folder)]
+    command = [sys.executable, "-m", "whence.study.frameworks.worker", str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
     try:
         yield process

@@ -11,13 +11,13 @@ from typing import Any
 
 from whence import view
 from whence.files import write_atomically
-from whence.study import choice, findings, mosaic, rows
-from whence.study.facts import FACTS
-from whence.study.figure import figure
-from whence.study.results import Study
-from whence.study.setup import fields
+from whence.study.frameworks import choice, findings, mosaic, rows
+from whence.study.frameworks.facts import FACTS
+from whence.study.frameworks.figure import figure
+from whence.study.frameworks.results import Study
+from whence.study.frameworks.setup import fields
 
-TEMPLATES = Path(__file__).parents[1] / "templates"
+TEMPLATES = Path(__file__).parents[2] / "templates"
 
 
 def write(study: Study, path: Path) -> Path:

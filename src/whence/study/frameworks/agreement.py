@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float
 
-from whence.study.results import Agreement
+from whence.study.frameworks.results import Agreement
 
 Maps = Float[np.ndarray, "n height width"]
 

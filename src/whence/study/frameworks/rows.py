@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from whence import registry
-from whence.study import findings
-from whence.study.results import Cell, Ran, Study
+from whence.study.frameworks import findings
+from whence.study.frameworks.results import Cell, Ran, Study
 
 NONE = "—"
 
