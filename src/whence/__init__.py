@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from whence import composite as composite
     from whence import data as data
     from whence import features as features
+    from whence import metrics as metrics
     from whence import path as path
     from whence import quadrature as quadrature
     from whence import target as target
@@ -111,6 +112,7 @@ _MODULES = (
     "composite",
     "data",
     "features",
+    "metrics",
     "path",
     "quadrature",
     "target",

@@ -112,6 +112,12 @@ class Game:
             found = self._every(count, lambda rows, which: self.features.present(rows, made(which)))
         return found
 
+    def values_each(self, count: int, made: Callable[[Rows, Rows], Coalitions]) -> Values:
+        """Return f for `count` coalitions of each row, made for its own from the rows' and their numbers."""
+        if not count:
+            return np.zeros((len(self.problem.rows), 0, *self.full.shape[1:]))
+        return self._every(count, lambda rows, which: self.features.present(rows, made(rows, which)))
+
     def values_from(self, coalitions: Callable[[Rows], Coalitions], draw: Rows) -> Values:
         """Return f for coalitions that are made from their numbers, each from one draw of the baseline alone."""
         if self.draws.count == 1:

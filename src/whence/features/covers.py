@@ -52,6 +52,10 @@ class Cover(Protocol):
         """Return every number's share: its feature's own, or the mean over those that overlap there."""
         ...
 
+    def summed(self, values: Float[np.ndarray, "rows ..."]) -> Float[np.ndarray, "rows features"]:
+        """Return the sum of each feature's numbers."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class Labels:
@@ -122,6 +126,16 @@ class Labels:
         found = padded[rows, self.labels]
         return np.moveaxis(found, -1, 1) if shares.ndim == 3 else found
 
+    def summed(self, values: Float[np.ndarray, "rows ..."]) -> Float[np.ndarray, "rows features"]:
+        shared = tuple(i for i in range(1, values.ndim) if self.labels.shape[i] == 1)
+        there = values.sum(shared, keepdims=True)
+        count, rows = int(self.counts.max()), len(values)
+        labels = np.broadcast_to(self.labels, there.shape).reshape(rows, -1)
+        # One place more, for what belongs to no feature.
+        place = np.where(labels < 0, count, labels) + (count + 1) * np.arange(rows)[:, None]
+        found = np.bincount(place.ravel(), there.ravel(), minlength=rows * (count + 1))
+        return found.reshape(rows, count + 1)[:, :count]
+
 
 @dataclass(frozen=True, eq=False)
 class Windows:
@@ -181,6 +195,11 @@ class Windows:
         found = found.reshape(size, len(shares), -1)
         found = np.moveaxis(found, (1, 2), (0, 1)).reshape(len(shares), -1, *self.sides)
         return found if shares.ndim == 3 else found[:, 0]
+
+    def summed(self, values: Float[np.ndarray, "rows ..."]) -> Float[np.ndarray, "rows features"]:
+        shared = tuple(i + 1 for i, side in enumerate(self.sides) if side == 1)
+        flat = values.sum(shared).reshape(len(values), -1)
+        return np.concatenate([flat, np.zeros((len(flat), 1))], 1)[:, self.places].sum(-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -289,3 +308,8 @@ class Features:
         """Return the shares of every number in each array, with sides of length 1 where all share one."""
         parts = self.by_array(shares)
         return tuple(each.painted(mine) for each, mine in zip(self.covers, parts, strict=True))
+
+    def summed(self, values: tuple[Float[np.ndarray, "rows ..."], ...]) -> Float[np.ndarray, "rows features"]:
+        """Return the sum of each feature's numbers, over all arrays."""
+        found = [each.summed(mine) for each, mine in zip(self.covers, values, strict=True)]
+        return np.sum(found, 0) if self.shared else np.concatenate(found, 1)

@@ -1,0 +1,363 @@
+"""What is judged: explanations beside the question that they answer, checked, and open for more runs of the model."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from whence import registry
+from whence import target as targets
+from whence.attribution import Attribution, to_numpy
+from whence.backends import Array, Leaves
+from whence.errors import BadInput, Refused
+from whence.features import laying
+from whence.features.covers import Features
+from whence.features.kinds import Patches
+from whence.metrics.laid import element_values, in_features
+from whence.problem import Problem
+from whence.question import Call, asked, check_options
+
+Explain = Callable[[Any, Any, Any], Any]
+"""A user's own method: (model, inputs [n, ...], targets [n]) to attributions like the inputs."""
+# Explanations in one call of a method that explains again: their values are held at once.
+AGAIN = 1024
+
+
+@dataclass(eq=False)
+class Judged:
+    """Explanations of a batch and the open question: f at the inputs, and the model for whatever else is asked.
+
+    `problem` is the explained function at the inputs; `values` are the explanations as float64 arrays, each shaped like
+    an input (or [B, 1, H, W] for maps); `method` explains again; `mask` [B, ...] says where the right place is;
+    `index` [B] is the explained class, None where the target is none.
+    """
+
+    call: Call
+    problem: Problem
+    index: Int[np.ndarray, "B"] | None
+    description: str
+    values: tuple[Float[np.ndarray, "B ..."], ...] | None
+    method: registry.Method | Explain | None
+    given_mask: Any
+    notes: list[str] = field(default_factory=list[str])
+    evaluations: Int[np.ndarray, "B"] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.evaluations = np.zeros(self.count, dtype=np.int64)
+
+    # ---- the question ------------------------------------------------------------------------------------------
+
+    @property
+    def seed(self) -> int:
+        """The seed of every draw."""
+        return self.call.seed
+
+    @property
+    def count(self) -> int:
+        """How many examples there are."""
+        return len(self.problem.rows)
+
+    @cached_property
+    def raw(self) -> Problem:
+        """The model's whole output [n, K] (or [n]) as the explained function: for predictions."""
+        run = replace(self.problem.run, target=None, neuron=None)
+        return Problem(run, self.problem.inputs, self.problem.rows)
+
+    @cached_property
+    def outputs(self) -> Float[np.ndarray, "B ..."]:
+        """The model's whole output for the inputs."""
+        return self.problem.ops.numpy(self._native_outputs).astype(np.float64)
+
+    @cached_property
+    def _native_outputs(self) -> Array:
+        return self.raw.native_value(self.raw.inputs)
+
+    @cached_property
+    def predicted(self) -> Int[np.ndarray, "B"]:
+        """The top class of each example.
+
+        Raises:
+            Refused: the output has no classes.
+        """
+        return self.top(self.outputs)
+
+    def top(self, outputs: Float[np.ndarray, "n ..."]) -> Int[np.ndarray, "n"]:
+        """Return the top class of outputs [n, K]; of a single number, whether it is above 0."""
+        if outputs.ndim == 1 or (outputs.ndim == 2 and outputs.shape[1] == 1):
+            return (outputs.reshape(len(outputs)) > 0).astype(np.int64)
+        if outputs.ndim != 2:
+            raise Refused(
+                f"the output has shape {outputs.shape}: it has no classes of which one is predicted"
+            )
+        return outputs.argmax(1)
+
+    @cached_property
+    def probability(self) -> Problem:
+        """The explained class's probability as the function; the explained number itself where there are no classes."""
+        if self.index is None or self._native_outputs.ndim != 2:
+            self.note("the output has no classes: its own value stands in for a probability")
+            return self.problem
+        ops = self.problem.ops
+        found = targets.resolve(targets.probability(self.index), self._native_outputs, ops)
+        return self.problem.at_inputs(found)
+
+    def note(self, text: str) -> None:
+        """Keep a sentence for the user, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def random(self, purpose: str, draw: int = 0) -> np.random.Generator:
+        """Return a generator that depends on the seed, the purpose and the draw, and on nothing else."""
+        sequence = np.random.SeedSequence(self.seed, spawn_key=(zlib.crc32(purpose.encode()), draw))
+        return np.random.Generator(np.random.Philox(sequence))
+
+    # ---- the explanations --------------------------------------------------------------------------------------
+
+    @property
+    def explained(self) -> tuple[Float[np.ndarray, "B ..."], ...]:
+        """The explanations' values, made by the method where none were given.
+
+        Raises:
+            BadInput: neither was given.
+        """
+        if self.values is None:
+            self.values = self.again(self.problem.inputs, np.arange(self.count), count=False)
+        return self.values
+
+    @cached_property
+    def flat(self) -> Float[np.ndarray, "B d"]:
+        """All numbers of each explanation in a row."""
+        return np.concatenate([each.reshape(self.count, -1) for each in self.explained], 1)
+
+    def features(self, spec: Any = None) -> Features:
+        """Return the features that are judged: the user's, or pixels with their channels together, or single numbers."""
+        return laying.lay(self.problem, spec, _whole_pixels)
+
+    def shares(self, features: Features) -> Float[np.ndarray, "B d"]:
+        """Return each feature's share: the sum of its numbers' values.
+
+        Raises:
+            Refused: the explanations are coarser than the features.
+        """
+        return in_features(features, self.explained, self.problem)
+
+    @property
+    def explains(self) -> bool:
+        """Whether there is a method that explains again."""
+        return self.method is not None
+
+    def again(
+        self,
+        inputs: Leaves,
+        rows: Int[np.ndarray, "n"],
+        model: Any = None,
+        count: bool = True,
+        **options: Any,
+    ) -> tuple[Float[np.ndarray, "n ..."], ...]:
+        """Explain other inputs [n, ...] of examples `rows` [n], or another model, for the same targets.
+
+        Pictures in pixels are kept within [0, 1]. `options` stand in for the call's (such as target=).
+
+        Raises:
+            BadInput: there is no method.
+        """
+        if self.method is None:
+            raise BadInput(
+                "this metric explains again, so it needs the method: method=whence.IntegratedGradients()"
+            )
+        parts: list[tuple[np.ndarray, ...]] = []
+        for start in range(0, len(rows), AGAIN):
+            some = slice(start, start + AGAIN)
+            leaves = tuple(leaf[some] for leaf in inputs)
+            parts.append(self._explained(leaves, rows[some], model, count, options))
+        return tuple(np.concatenate(each) for each in zip(*parts, strict=True))
+
+    def _explained(
+        self, inputs: Leaves, rows: Int[np.ndarray, "n"], model: Any, count: bool, options: dict[str, Any]
+    ) -> tuple[Float[np.ndarray, "n ..."], ...]:
+        call, problem = self.call, self.problem
+        model = call.model if model is None else model
+        target = options.pop("target", self._target_of(rows))
+        if problem.run.pictures:
+            inputs = tuple(problem.ops.native(_within(problem, leaf)) for leaf in inputs)
+        given = problem.run.structure.pack(tuple(problem.ops.native(leaf) for leaf in inputs))
+        if not isinstance(self.method, registry.Method):
+            assert self.method is not None
+            found = self.method(model, given, target)
+            if not isinstance(found, Attribution):
+                return checked(_arrays(found), problem, len(rows))
+        else:
+            kept = dict(
+                kwargs=call.kwargs, output=call.output, preprocess=call.preprocess, seed=call.seed, chunk=call.chunk,
+                on_unknown=call.on_unknown, fuse=call.fuse, at=call.at,
+            )  # fmt: skip
+            found = self.method(model, given, target=target, **(kept | options))
+        if count and found.evaluations is not None:
+            spent = to_numpy(found.evaluations).astype(np.float64).reshape(len(rows), -1).max(1)
+            np.add.at(self.evaluations, rows, np.rint(spent).astype(np.int64))
+        return checked(element_values(found, problem), problem, len(rows))
+
+    def _target_of(self, rows: Int[np.ndarray, "n"]) -> Any:
+        given = self.call.target
+        if isinstance(given, targets.Target):
+            return replace(
+                given,
+                index=None if self.index is None else self.index[rows],
+                other=given.other[rows] if getattr(given.other, "shape", None) else given.other,
+            )
+        if self.index is not None:
+            return self.index[rows]
+        return given
+
+    # ---- where the right place is ------------------------------------------------------------------------------
+
+    @cached_property
+    def mask(self) -> Bool[np.ndarray, "B d"]:
+        """Where the right place is, for every pixel (or single number) [B, d].
+
+        Raises:
+            BadInput: there is none, or it does not fit the inputs.
+        """
+        if self.given_mask is None:
+            raise BadInput("this metric compares with the right place: give mask=, True where it is")
+        array = to_numpy(self.given_mask)
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise BadInput("mask holds NaN or infinity")
+        features = self.features()
+        shape = tuple(features.covers[0].shape)
+        wanted = {shape, tuple(side for side in shape if side > 1), tuple(self.problem.inputs[0].shape[1:])}
+        one = next(
+            (each for each in sorted(wanted, key=len) if array.shape in (each, (self.count, *each))), None
+        )
+        if one is None:
+            raise BadInput(
+                f"mask has shape {array.shape}; it is like the inputs, or one example: {sorted(wanted)}"
+            )
+        whole = np.broadcast_to(array != 0, (self.count, *one))
+        if one != shape and len(one) == len(shape):
+            whole = whole.any(next(i + 1 for i, side in enumerate(shape) if side != one[i]), keepdims=True)
+        return whole.reshape(self.count, -1)
+
+
+def _within(problem: Problem, leaf: Array) -> Array:
+    ops = problem.ops
+    low = ops.where(leaf < 0, leaf * 0, leaf)
+    return ops.where(low > 1, low * 0 + 1, low)
+
+
+def _whole_pixels(problem: Problem, leaf: Array) -> Any:
+    return Patches(1) if laying.is_picture(problem, leaf) else laying.fine(problem, leaf)
+
+
+@contextmanager
+def judged(
+    model: Any, inputs: Any, explanation: Any = None, *, method: Any = None, mask: Any = None, target: Any = None,
+    kwargs: Mapping[str, Any] | None = None, output: Any = None, preprocess: Any = None, at: Any = None, seed: int = 0,
+    chunk: int | None = None, on_unknown: str = "error", fuse: bool = True, **fields: Any,
+) -> Generator[Judged]:  # fmt: skip
+    """Hold a model open while explanations of its output are judged.
+
+    Args:
+        model: as in `whence.explain`; it is never changed.
+        inputs: as in `whence.explain`, [B, ...].
+        explanation: a `whence.Attribution`, or arrays shaped like the inputs; None lets `method` make them.
+        method: what made them, for metrics that explain again: a name, a class or an object of `whence.methods()`, or a
+            callable (model, inputs, targets) that returns arrays like the inputs.
+        mask: where the right place is, for metrics of localisation: like the inputs or one example, true (not 0) there.
+        target: what was explained; None takes it from the explanation, else each example's top class.
+        kwargs: as in `whence.explain`.
+        output: as in `whence.explain`.
+        preprocess: as in `whence.explain`.
+        at: the site that `method` explains, as in `whence.explain`.
+        seed: of every draw, and of the order of ties.
+        chunk: rows in one forward; None finds the fastest.
+        on_unknown: as in `whence.explain`.
+        fuse: as in `whence.explain`.
+        **fields: settings of the method.
+
+    Raises:
+        BadInput: the explanation does not fit the inputs, or holds NaN or infinity.
+    """
+    check_options(on_unknown, chunk, seed)
+    if isinstance(explanation, Attribution) and target is None and explanation.target is not None:
+        target = explanation.target
+        target = to_numpy(target) if hasattr(target, "shape") else target
+    maker = method if callable(method) and not isinstance(method, (registry.Method, type)) else None
+    if method is not None and maker is None:
+        maker = registry.build(method, fields)
+    call = Call(
+        model,
+        inputs,
+        target,
+        at,
+        kwargs,
+        output,
+        preprocess,
+        seed,
+        chunk,
+        False,
+        fuse,
+        on_unknown,
+        switches=True,
+    )
+    with asked(replace(call, at=None)) as question:
+        problem = question.problem
+        if problem.every_class:
+            raise BadInput(
+                'target "all": metrics judge the explanation of one target; give one, or .for_class(k)'
+            )
+        recorded = question.target
+        index = recorded if isinstance(recorded, np.ndarray) and recorded.ndim == 1 else None
+        open_question = Judged(call, problem, index, question.description, None, maker, mask)
+        if explanation is None and maker is None:
+            raise BadInput("give the explanation to be judged, or method= to make it")
+        if explanation is not None:
+            whole = isinstance(explanation, Attribution)
+            found = element_values(explanation, problem) if whole else _arrays(explanation)
+            open_question.values = checked(found, problem, open_question.count)
+        yield open_question
+
+
+def _arrays(given: Any) -> tuple[np.ndarray, ...]:
+    parts = (
+        given.values()
+        if isinstance(given, Mapping)
+        else given
+        if isinstance(given, (tuple, list))
+        else (given,)
+    )
+    return tuple(to_numpy(part) for part in parts if part is not None)
+
+
+def checked(values: tuple[np.ndarray, ...], problem: Problem, count: int) -> tuple[np.ndarray, ...]:
+    """Return explanations as float64, refused where they are not finite or not like the inputs."""
+    leaves = problem.inputs
+    if len(values) != len(leaves):
+        raise BadInput(
+            f"the explanation holds {len(values)} arrays for {len(leaves)} inputs; give one for each"
+        )
+    found: list[np.ndarray] = []
+    for array, leaf in zip(values, leaves, strict=True):
+        wide = np.asarray(array, dtype=np.float64)
+        wanted = (count, *(int(side) for side in leaf.shape[1:]))
+        fits = wide.ndim == len(wanted) and all(
+            a in (b, 1) for a, b in zip(wide.shape[1:], wanted[1:], strict=True)
+        )
+        if not fits or len(wide) != count:
+            raise BadInput(
+                f"the explanation has shape {wide.shape} and the inputs {wanted}; give one like the inputs"
+            )
+        if not np.isfinite(wide).all():
+            row = int(np.flatnonzero(~np.isfinite(wide.reshape(count, -1)).all(1))[0])
+            raise BadInput(
+                f"the explanation of example {row} holds NaN or infinity; nothing can be said of it"
+            )
+        found.append(wide)
+    return tuple(found)

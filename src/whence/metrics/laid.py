@@ -1,0 +1,90 @@
+"""Explanations laid over the inputs: from a result's values to numbers of elements, and to shares of features."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from whence.attribution import Attribution, to_numpy
+from whence.errors import BadInput, Refused
+from whence.features.covers import Features
+from whence.features.kinds import channel_axis
+from whence.problem import Problem
+
+
+def element_values(result: Attribution, problem: Problem) -> tuple[Float[np.ndarray, "B ..."], ...]:
+    """Return a result's values as arrays like the inputs, such that those of a feature sum to its share.
+
+    A layer's map, stretched over the picture, is one number for each pixel: its channel axis has length 1.
+
+    Raises:
+        BadInput: the result holds every class.
+        Refused: it is of a layer or of weights, and has no map over the input.
+    """
+    if result.every_class:
+        raise BadInput("the explanation holds every class; take one with .for_class(index)")
+    parts = problem.run.structure.parts(result.values)
+    arrays = [to_numpy(part).astype(np.float64) for part in parts]
+    shapes = [tuple(leaf.shape[1:]) for leaf in problem.inputs]
+    if [each.shape[1:] for each in arrays] != shapes:
+        return (_stretched(result, problem),)
+    if result.shares is None:
+        return tuple(arrays)
+    return _spread(arrays, to_numpy(result.shares).astype(np.float64))
+
+
+def _stretched(result: Attribution, problem: Problem) -> Float[np.ndarray, "B ..."]:
+    """Return a layer's map as one number for each pixel of the input."""
+    leaf = problem.inputs[0]
+    map = result.heatmap() if len(problem.inputs) == 1 and result.size is not None else None
+    channel = channel_axis(problem, leaf)
+    sides = [int(side) for axis, side in enumerate(leaf.shape) if axis not in (0, channel)]
+    if leaf.ndim == 3 and map is not None and map.shape[1:] == tuple(leaf.shape[1:]):
+        return map
+    if map is None or leaf.ndim != 4 or list(map.shape[1:]) != sides:
+        raise Refused(
+            f"the explanation is of {result.settings.get('site', 'another place')} and has no map over the input: "
+            "metrics judge shares of the input"
+        )
+    return np.expand_dims(map, channel)
+
+
+def _spread(
+    arrays: list[Float[np.ndarray, "B ..."]], shares: Float[np.ndarray, "B d"]
+) -> tuple[Float[np.ndarray, "B ..."], ...]:
+    """Return values of which every element carries its part of its feature's share, instead of all of it.
+
+    The elements that carry a number are those of the features that have it as their share: so many features to so many
+    elements.
+    """
+    rows = len(shares)
+    flat = np.concatenate([each.reshape(rows, -1) for each in arrays], 1)
+    for row in range(rows):
+        own = shares[row][np.isfinite(shares[row])].astype(flat.dtype)
+        known, elements = np.unique(flat[row], return_inverse=True)
+        carried = np.bincount(elements.ravel(), minlength=len(known))
+        # Values are stored in the inputs' type, shares too: near is the same.
+        place = np.abs(own[:, None] - known[None]).argmin(1) if len(own) else np.zeros(0, dtype=int)
+        features = np.bincount(place, minlength=len(known))
+        flat[row] *= (features / carried)[elements.ravel()]
+    ends = np.cumsum([int(np.prod(each.shape[1:])) for each in arrays])[:-1]
+    return tuple(
+        part.reshape(each.shape) for part, each in zip(np.split(flat, ends, axis=1), arrays, strict=True)
+    )
+
+
+def in_features(
+    features: Features, values: tuple[Float[np.ndarray, "B ..."], ...], problem: Problem
+) -> Float[np.ndarray, "B d"]:
+    """Return each feature's sum of values.
+
+    Raises:
+        Refused: the values are one number for several features.
+    """
+    for cover, array in zip(features.covers, values, strict=True):
+        if any(have == 1 < wanted for have, wanted in zip(array.shape[1:], cover.shape, strict=True)):
+            raise Refused(
+                f"the explanation has the shape {array.shape[1:]}, one number for several of the features; take "
+                "features with the channels together, such as patches:1"
+            )
+    return features.summed(values)
