@@ -1,0 +1,174 @@
+"""Does the units of work in processes of their own, as many as there are cores, and skips what is finished."""
+
+from __future__ import annotations
+
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from whence.errors import WorkFailed
+from whence.study.comparison import jobs
+from whence.study.comparison.jobs import Job
+from whence.study.comparison.setup import Setup
+from whence.study.comparison.store import PICTURES, Part, Store
+from whence.study.comparison.subject import Pictures, source
+from whence.study.comparison.worker import DONE, THREADS
+
+Say = Callable[[str, float], None]
+"""Takes what is being done, and the share of all work that is finished."""
+FIRST: Final = 0.2
+"""The share of the bar for what everything else builds on."""
+MOST_WORKERS: Final = 8
+
+
+def run(setup: Setup, pictures: Pictures, folder: Path, say: Say) -> Store:
+    """Do all that is not finished yet, and return where it is.
+
+    Raises:
+        BadInput: the folder holds another study's work.
+        WorkFailed: nothing could be explained.
+    """
+    store = Store(folder)
+    store.begin(_question(setup, pictures))
+    if not (folder / PICTURES).is_file():
+        pictures.save(folder / PICTURES)
+    with _workers(folder) as team:
+        answers = [Job(f"predict/{network}") for network in setup.networks]
+        team.do(_unfinished(store, answers), lambda job, share: say(job.words, 0.02 * share))
+        for job in answers:
+            part = store.read(job.key)
+            if part.refused or part.failed:
+                raise WorkFailed(f"{job.parts[1]} cannot be studied: {part.refused or part.failed}")
+        first = jobs.first(setup)
+        team.do(_unfinished(store, first), lambda job, share: say(job.words, 0.02 + FIRST * share))
+        rest = jobs.then(setup, store, len(pictures.labels), pictures.masks is not None)
+        total = sum(job.weight for job in rest)
+        left = _unfinished(store, rest)
+        done = 1 - sum(job.weight for job in left) / max(total, 1e-9)
+        team.do(left, lambda job, share: say(job.words, 0.02 + FIRST + (0.98 - FIRST) * (done + (1 - done) * share)))
+    return store
+
+
+def _question(setup: Setup, pictures: Pictures) -> dict[str, Any]:
+    """Return what must be the same where finished work is to count."""
+    from whence.data_set_batches import fingerprint
+    from whence.explainer import versions
+
+    weights: dict[str, Any] = {}
+    for network in setup.networks:
+        found = source(network, setup.request)
+        weights[network] = fingerprint(found.model, lambda: np_zero())["weights"]
+    return {
+        "setup": setup.record(), "pictures": pictures.checksum, "weights": weights, "versions": versions("torch"),
+    }  # fmt: skip
+
+
+def np_zero() -> Any:
+    """Return an empty array: outputs are not part of what is asked here."""
+    import numpy as np
+
+    return np.zeros(0)
+
+
+def _unfinished(store: Store, every: Sequence[Job]) -> list[Job]:
+    return [job for job in every if not store.has(job.key)]
+
+
+@dataclass
+class Team:
+    """Processes that take the next unit of work when they have finished one."""
+
+    folder: Path
+    size: int
+    processes: list[subprocess.Popen[str]] = field(default_factory=list[subprocess.Popen[str]])
+
+    def do(self, every: Sequence[Job], tell: Callable[[Job, float], None]) -> None:
+        """Do all units of work; one that brings its process down is kept as failed."""
+        waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        for job in every:
+            waiting.put(job)
+        total = sum(job.weight for job in every)
+        finished: queue.SimpleQueue[tuple[Job, bool] | BaseException] = queue.SimpleQueue()
+        for number in range(min(self.size, len(every))):
+            threading.Thread(target=self._work, args=(number, waiting, finished), daemon=True).start()
+        done = 0.0
+        left = len(every)
+        while left:
+            # With a limit, so that the keyboard is heard.
+            try:
+                news = finished.get(timeout=0.5)
+            except queue.Empty:
+                continue
+            if isinstance(news, BaseException):
+                raise news
+            job, ended = news
+            done += job.weight if ended else 0
+            left -= ended
+            tell(job, done / total)
+
+    def _work(self, number: int, waiting: Any, finished: Any) -> None:
+        try:
+            while True:
+                try:
+                    job = waiting.get_nowait()
+                except queue.Empty:
+                    return
+                finished.put((job, False))
+                self._done(number, job)
+                finished.put((job, True))
+        except BaseException as problem:
+            finished.put(problem)
+
+    def _done(self, number: int, job: Job) -> None:
+        process = self._process(number)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with suppress(BrokenPipeError):
+            process.stdin.write(f"{job.key}\n")
+            process.stdin.flush()
+        for line in process.stdout:
+            if line.strip() == f"{DONE}{job.key}":
+                return
+        status = process.wait()
+        how = f"the process ended by signal {-status}" if status < 0 else f"the process ended with status {status}"
+        Store(self.folder).write(job.key, Part({}, {"failed": f"{how} (too little memory?)"}))
+
+    def _process(self, number: int) -> subprocess.Popen[str]:
+        """Return the running process of this number, a new one where it has ended."""
+        while len(self.processes) <= number:
+            self.processes.append(self._started())
+        if self.processes[number].poll() is not None:
+            self.processes[number] = self._started()
+        return self.processes[number]
+
+    def _started(self) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "whence.study.comparison.worker", str(self.folder)]
+        log = (self.folder / "worker.log").open("a", encoding="utf-8")
+        with log:
+            return subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
+                env=os.environ | THREADS,
+            )  # fmt: skip
+
+    def close(self) -> None:
+        """End the processes, whatever they are doing: what they have finished is kept."""
+        for process in self.processes:
+            with suppress(OSError):
+                process.kill()
+            process.wait()
+
+
+@contextmanager
+def _workers(folder: Path) -> Generator[Team]:
+    team = Team(folder, max(1, min(MOST_WORKERS, len(os.sched_getaffinity(0)))))
+    try:
+        yield team
+    finally:
+        team.close()

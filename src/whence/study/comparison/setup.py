@@ -1,0 +1,147 @@
+"""What the comparison does: which networks, methods and metrics, and how many pictures each of them gets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
+from typing import Any, Final
+
+from whence import registry
+from whence.errors import BadInput
+from whence.metrics.metric import registered
+from whence.naming import unknown
+
+NETWORKS: Final = MappingProxyType({"mnist": ("mnist-cnn", "mnist-mlp"), "digits": ("digits-cnn",)})
+"""The zoo's networks for each data set that comes with the library."""
+CHUNK: Final = 64
+"""Rows in one forward: a fixed number, so that a seed gives the same bits again."""
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """How many pictures each part of the study gets.
+
+    Attributes:
+        metrics: those on which explanations are judged.
+        again: the first so many of them, for metrics that explain again.
+        whole: those of the mean maps, by methods of up to `cheap` evaluations a picture.
+        dear: the first so many of them, for the dearer methods.
+        cheap: evaluations a picture up to which a method is cheap.
+        boundary: those whose nearest decision boundary is looked for.
+        pairs: the commonest confusions that are shown.
+    """
+
+    metrics: int = 1000
+    again: int = 50
+    whole: int = 10_000
+    dear: int = 200
+    cheap: int = 100
+    boundary: int = 500
+    pairs: int = 6
+
+
+QUICK: Final = Budgets(metrics=64, again=8, whole=64, dear=64, boundary=64, pairs=3)
+SLICE: Final = 1000
+"""Pictures in one unit of work: what an interruption can lose."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything that the numbers of a comparison depend on, but for the pictures and the networks themselves."""
+
+    data: str
+    networks: tuple[str, ...]
+    methods: tuple[str, ...]
+    metrics: tuple[str, ...]
+    seed: int = 0
+    quick: bool = False
+    budgets: Budgets = field(default_factory=Budgets)
+    request: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def record(self) -> dict[str, Any]:
+        """Return the settings as JSON's types."""
+        return asdict(self)
+
+    @classmethod
+    def read(cls, record: dict[str, Any]) -> Setup:
+        """Return a setup from its record."""
+        lists = {name: tuple(record[name]) for name in ("networks", "methods", "metrics")}
+        return cls(**{**record, **lists, "budgets": Budgets(**record["budgets"])})
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How a metric is asked here: its fields, and what stands for f where the metric leaves it open."""
+
+    fields: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+# The metrics of the study, in the order of its table, with the settings that differ from their defaults.
+METRICS: Final[MappingProxyType[str, Judging]] = MappingProxyType(
+    {
+        "deletion": Judging(),
+        "insertion": Judging(),
+        "pixel_flipping": Judging(),
+        "road": Judging(),
+        "infidelity": Judging(),
+        "faithfulness_correlation": Judging(),
+        "faithfulness_estimate": Judging(),
+        "monotonicity_correlation": Judging(),
+        "sensitivity_n": Judging(),
+        "sufficiency": Judging(),
+        "completeness_residual": Judging(),
+        "max_sensitivity": Judging(),
+        "local_lipschitz": Judging(),
+        "relative_input_stability": Judging(),
+        "relative_output_stability": Judging(),
+        "mprt": Judging(),
+        "efficient_mprt": Judging(),
+        "random_logit": Judging(),
+        "sparseness": Judging(),
+        "effective_features": Judging(),
+        "relevance_mass": Judging(),
+    }
+)
+
+
+def setup(
+    data: str, networks: Sequence[str], methods: Sequence[str], metrics: Sequence[str], **more: Any
+) -> Setup:
+    """Return a setup; what is empty is all there is.
+
+    Raises:
+        BadInput: a name is unknown.
+    """
+    chosen = {
+        "method": tuple(dict.fromkeys(each.strip().replace("-", "_") for each in methods)) or tuple(registry.methods()),
+        "metric": tuple(dict.fromkeys(each.strip().replace("-", "_") for each in metrics)) or tuple(METRICS),
+    }
+    for kind, known in (("method", registry.methods()), ("metric", registered())):
+        for name in chosen[kind]:
+            if name not in known:
+                raise BadInput(unknown(kind, name, known))
+    there = NETWORKS.get(data, ())
+    for name in networks:
+        if there and name not in there:
+            raise BadInput(unknown(f"network for {data}", name, there))
+    quick = bool(more.get("quick"))
+    budgets = more.pop("budgets", None) or (QUICK if quick else Budgets())
+    return Setup(data, tuple(networks) or there, chosen["method"], chosen["metric"], budgets=budgets, **more)
+
+
+def method_fields(name: str, background: Any) -> dict[str, Any]:
+    """Return the settings with which a method takes part: its own defaults, but for what it cannot do without."""
+    record = registry.methods()[name]
+    found: dict[str, Any] = {}
+    if "background" in record.needs:
+        found["baseline"] = background
+    if "piecewise linear or smooth" in record.needs:
+        # Pairs of 784 pixels are 600,000 numbers: the cells of a coarse grid are what it divides.
+        found["features"] = "grid:3"
+    return found
+
+
+def judging(name: str) -> Judging:
+    """Return how a metric is asked: with its defaults, where the study has no settings for it."""
+    return METRICS.get(name, Judging())

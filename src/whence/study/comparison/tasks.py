@@ -1,0 +1,197 @@
+"""What a unit of work does: from its key to the arrays and words of its part."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+import whence
+from whence import metrics, registry
+from whence.attribution import Attribution, to_numpy
+from whence.errors import Refused, UnsupportedByBackend
+from whence.loading import Source
+from whence.metrics.metric import registered
+from whence.question import Call, outputs
+from whence.study.comparison import boundaries, confusions, means
+from whence.study.comparison.agreement import correlations
+from whence.study.comparison.setup import CHUNK, Setup, judging, method_fields
+from whence.study.comparison.store import Part, Store
+from whence.study.comparison.subject import Pictures, source
+
+
+@dataclass
+class Bench:
+    """One network of the study with its pictures: what units of work are done on."""
+
+    setup: Setup
+    pictures: Pictures
+    store: Store
+    network: str
+    _background: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @cached_property
+    def source(self) -> Source:
+        """The network."""
+        return source(self.network, self.setup.request)
+
+    @cached_property
+    def background(self) -> np.ndarray:
+        """Ordinary pictures in [0, 1]."""
+        return self.pictures.background.astype(np.float32) / np.float32(255)
+
+    @cached_property
+    def inputs(self) -> np.ndarray:
+        """The pictures in [0, 1], as the network's preprocessing takes them."""
+        return self.pictures.floats
+
+    @property
+    def judged_count(self) -> int:
+        """How many pictures explanations are judged on."""
+        return min(self.setup.budgets.metrics, len(self.inputs))
+
+    @cached_property
+    def predicted(self) -> np.ndarray:
+        """The network's class for every picture."""
+        return self.store.read(f"predict/{self.network}").arrays["outputs"].argmax(1)
+
+    def shown(self) -> np.ndarray:
+        """Return the pictures of the mosaic: of each class the first that the network gets right, else the first."""
+        labels, right = self.pictures.labels, self.predicted == self.pictures.labels
+        found: list[int] = []
+        for label in np.unique(labels)[:10]:
+            mine = np.flatnonzero(labels == label)
+            found.append(int(mine[np.argmax(right[mine])]))
+        return np.array(found)
+
+    def method(self, name: str) -> registry.Method:
+        """Return a method with the settings that it takes part with."""
+        return registry.build(name, method_fields(name, self.background))
+
+    def explain(self, method: registry.Method, inputs: np.ndarray, target: Any) -> Attribution:
+        """Explain some pictures."""
+        return whence.explain(
+            self.source.model, inputs, method, target=target, preprocess=self.source.preprocess, seed=self.setup.seed,
+            chunk=CHUNK,
+        )  # fmt: skip
+
+    def maps(self, result: Attribution, inputs: np.ndarray) -> np.ndarray:
+        """Return a result as one number for each pixel [n, height, width], float32, a feature's share spread over it."""
+        with metrics.judged(
+            self.source.model, inputs, result, preprocess=self.source.preprocess, chunk=CHUNK
+        ) as judged:
+            (values,) = judged.explained
+        if values.ndim == 4:
+            values = values.sum(-1 if values.shape[1:3] == inputs.shape[1:3] else 1)
+        return values.astype(np.float32)
+
+
+def run(bench: Bench, key: str) -> Part:
+    """Do one unit of work; what does not apply is a part too, with the reason."""
+    kind, _, *rest = key.split("/")
+    try:
+        return KINDS[kind](bench, *rest)
+    except (Refused, UnsupportedByBackend) as problem:
+        return Part({}, {"refused": str(problem)})
+
+
+def _predict(bench: Bench) -> Part:
+    found = outputs(Call(bench.source.model, bench.inputs, preprocess=bench.source.preprocess, chunk=CHUNK))
+    if found.ndim != 2 or found.shape[1] < 2:
+        raise Refused(f"the network answers {found.shape[1:]} for each picture; the study compares classifiers")
+    return Part({"outputs": found.astype(np.float32)}, {"labels": list(bench.source.labels or ())})
+
+
+def _explain(bench: Bench, name: str) -> Part:
+    method, count = bench.method(name), bench.judged_count
+    rows = np.concatenate([bench.shown(), np.arange(count)])
+    # The first call of a process pays for what later ones find ready.
+    bench.explain(method, bench.inputs[rows[:1]], bench.predicted[rows[:1]])
+    maps: list[np.ndarray] = []
+    numbers: dict[str, list[np.ndarray]] = {"evaluations": [], "error": [], "residual": []}
+    spent, notes = 0.0, dict[str, None]()
+    for start in range(0, len(rows), 250):
+        some = rows[start : start + 250]
+        began = time.process_time()
+        result = bench.explain(method, bench.inputs[some], bench.predicted[some])
+        spent += time.process_time() - began
+        maps.append(bench.maps(result, bench.inputs[some]))
+        notes |= dict.fromkeys(result.notes)
+        for field_name, values in numbers.items():
+            given = getattr(result, field_name)
+            values.append(np.full(len(some), np.nan) if given is None else to_numpy(given).astype(np.float64))
+    every = {field_name: np.concatenate(values) for field_name, values in numbers.items()}
+    told = {
+        "evaluations": float(np.mean(every["evaluations"])), "seconds": spent / len(rows), "notes": list(notes),
+        "method": repr(method),
+    }  # fmt: skip
+    shown = len(rows) - count
+    values = np.concatenate(maps)
+    return Part({"shown": values[:shown], "values": values[shown:]}, told)
+
+
+def _metric(bench: Bench, name: str, metric: str) -> Part:
+    record, asked = registered()[metric], judging(metric)
+    built = metrics.build(metric, asked.fields)
+    again = bool({"method", "weights"} & {*record.needs})
+    count = min(bench.setup.budgets.again, bench.judged_count) if again else bench.judged_count
+    rows = slice(0, count)
+    values = bench.store.read(f"explain/{bench.network}/{name}").arrays["values"][rows]
+    inputs, masks = bench.inputs[rows], bench.pictures.masks
+    began = time.process_time()
+    score = built(
+        bench.source.model, inputs, _like(values, inputs), method=bench.method(name),
+        mask=None if masks is None else masks[rows], target=bench.predicted[rows], preprocess=bench.source.preprocess,
+        seed=bench.setup.seed, chunk=CHUNK,
+    )  # fmt: skip
+    arrays = {"values": score.values}
+    for field_name in ("standard_error", "curve", "places"):
+        if getattr(score, field_name) is not None:
+            arrays[field_name] = np.asarray(getattr(score, field_name))
+    told = {
+        "mean": score.mean, "error": score.error, "count": score.count, "of": count, "better": score.better,
+        "notes": score.notes, "metric": repr(built), "seconds": (time.process_time() - began) / count,
+    }  # fmt: skip
+    return Part(arrays, told)
+
+
+def _like(values: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+    """Return maps [n, height, width] as an explanation of pictures with or without an axis of channels."""
+    return values if inputs.ndim == 3 else values[..., None]
+
+
+def _mean(bench: Bench, name: str, number: str) -> Part:
+    return means.part(bench, name, int(number))
+
+
+def _confusion(bench: Bench) -> Part:
+    return confusions.part(bench)
+
+
+def _boundary(bench: Bench, number: str) -> Part:
+    return boundaries.part(bench, int(number))
+
+
+def _agreement(bench: Bench) -> Part:
+    maps: dict[str, np.ndarray] = {}
+    for name in bench.setup.methods:
+        part = bench.store.read(f"explain/{bench.network}/{name}")
+        if not part.refused and not part.failed:
+            maps[name] = part.arrays["values"]
+    mean, error = correlations(list(maps.values()))
+    return Part({"rank": mean, "error": error}, {"methods": list(maps)})
+
+
+KINDS: dict[str, Callable[..., Part]] = {
+    "predict": _predict,
+    "explain": _explain,
+    "metric": _metric,
+    "mean": _mean,
+    "confusion": _confusion,
+    "boundary": _boundary,
+    "agreement": _agreement,
+}

@@ -1,0 +1,47 @@
+"""A process that does units of work as it is told: `python -m whence.study.comparison.worker FOLDER`.
+
+It reads keys from its standard input, one a line, writes each part into the folder, and ends when the input does: also
+when whoever started it was killed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Final
+
+DONE: Final = "whence-part: "
+"""What the lines begin with that tell of a finished part."""
+THREADS: Final = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""One thread a process: the processes share the cores, and the same number of threads gives the same bits."""
+
+
+def main(folder: Path) -> None:
+    """Do what the lines say until there are no more."""
+    from whence.study.comparison.setup import Setup
+    from whence.study.comparison.store import ASKED, PICTURES, Part, Store
+    from whence.study.comparison.subject import Pictures
+    from whence.study.comparison.tasks import Bench, run
+
+    import json
+
+    store = Store(folder)
+    setup = Setup.read(json.loads((folder / ASKED).read_text(encoding="utf-8"))["setup"])
+    pictures = Pictures.load(folder / PICTURES)
+    benches = {network: Bench(setup, pictures, store, network) for network in setup.networks}
+    for line in sys.stdin:
+        key = line.strip()
+        try:
+            part = run(benches[key.split("/")[1]], key)
+        except Exception as problem:
+            traceback.print_exc()
+            part = Part({}, {"failed": f"{type(problem).__name__}: {' '.join(str(problem).split())}"})
+        store.write(key, part)
+        print(f"{DONE}{key}", flush=True)
+
+
+if __name__ == "__main__":
+    os.environ.update(THREADS)
+    main(Path(sys.argv[1]))
