@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
+from whence import cli_study_comparison
 from whence.cli_options import ANSWER, QUESTION, AnswerFlags, flag
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ study = App(
 )
 
 Names = tuple[str, ...]
+
+for _command, _examples in cli_study_comparison.EXAMPLES.items():
+    study.command(_command, help_epilogue=_examples)
 
 
 @study.command(

@@ -30,6 +30,7 @@ class Budgets:
         cheap: evaluations a picture up to which a method is cheap.
         boundary: those whose nearest decision boundary is looked for.
         pairs: the commonest confusions that are shown.
+        most: the network's answers, and so its accuracy and confusions, are of so many at most.
     """
 
     metrics: int = 1000
@@ -39,6 +40,7 @@ class Budgets:
     cheap: int = 100
     boundary: int = 500
     pairs: int = 6
+    most: int = 10_000
 
 
 QUICK: Final = Budgets(metrics=64, again=8, whole=64, dear=64, boundary=64, pairs=3)
@@ -115,7 +117,7 @@ def setup(
     """
     chosen = {
         "method": tuple(dict.fromkeys(each.strip().replace("-", "_") for each in methods)) or tuple(registry.methods()),
-        "metric": tuple(dict.fromkeys(each.strip().replace("-", "_") for each in metrics)) or tuple(METRICS),
+        "metric": tuple(dict.fromkeys(each.strip().replace("-", "_") for each in metrics)) or tuple(each for each in METRICS if each in registered()),
     }
     for kind, known in (("method", registry.methods()), ("metric", registered())):
         for name in chosen[kind]:

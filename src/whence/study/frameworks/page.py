@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 import shlex
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,8 +15,7 @@ from whence.study.frameworks.facts import FACTS
 from whence.study.frameworks.figure import figure
 from whence.study.frameworks.results import Study
 from whence.study.frameworks.setup import fields
-
-TEMPLATES = Path(__file__).parents[2] / "templates"
+from whence.study.pages import style, template
 
 
 def write(study: Study, path: Path) -> Path:
@@ -25,8 +23,8 @@ def write(study: Study, path: Path) -> Path:
     from markupsafe import Markup
 
     picture = base64.b64encode(view.png(figure(study))).decode()
-    page = _template().render(
-        style=Markup(_style()),
+    page = template("study_frameworks.html.jinja").render(
+        style=Markup(style()),
         sentences=findings.sentences(study),
         study=study,
         title=findings.title,
@@ -56,22 +54,6 @@ def write(study: Study, path: Path) -> Path:
 def _heading(column: str) -> str:
     """Return what stands above a column: a framework's name for readers, or the word itself."""
     return findings.title(column) if column in FACTS else column
-
-
-def _template() -> Any:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template("study_frameworks.html.jinja")
-
-
-def _style() -> str:
-    """Return the style sheet of the reports, so that there is one."""
-    text = (TEMPLATES / "report.html.jinja").read_text(encoding="utf-8")
-    found = re.search(r"<style>(.*?)</style>", text, re.S)
-    return "" if found is None else found[1]
 
 
 def _tables(study: Study) -> list[tuple[str, str, list[rows.Grid]]]:

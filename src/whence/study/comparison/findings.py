@@ -1,0 +1,128 @@
+"""What the numbers say in sentences: strengths and weaknesses, none of them beyond what the uncertainty allows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from whence.caption import number, written
+from whence.metrics.metric import Record
+from whence.study.comparison.results import Comparison, Row
+
+APART: Final = 2.0
+"""Two means are told apart where they lie more standard errors of their difference apart than this."""
+FASTER: Final = 3.0
+"""A method is called cheap or dear where it costs so many times less or more than the middle one."""
+
+
+@dataclass(frozen=True)
+class Character:
+    """A method's strengths and weaknesses on one network, as metrics' titles."""
+
+    method: str
+    strong: list[str]
+    weak: list[str]
+    cost: str
+
+
+def standing(found: Comparison, network: str, record: Record) -> dict[str, float]:
+    """Return each method's place on a metric: 1 the best, 0 the worst, ties between; none where nothing is better."""
+    rows = _rows(found, network, record.name)
+    if record.better is None or len(rows) < 2:
+        return {}
+    from scipy.stats import rankdata
+
+    sign = 1 if record.better == "higher" else -1
+    places = rankdata([sign * row.value for row in rows.values()])
+    return {name: float((place - 1) / (len(rows) - 1)) for name, place in zip(rows, places, strict=True)}
+
+
+def near_best(found: Comparison, network: str, record: Record) -> set[str]:
+    """Return the methods that cannot be told apart from the best on a metric."""
+    rows = _rows(found, network, record.name)
+    if record.better is None or not rows:
+        return set()
+    pick = max if record.better == "higher" else min
+    best = pick(rows.values(), key=lambda row: row.value)
+    return {name for name, row in rows.items() if row is best or not _apart(row, best)}
+
+
+def characters(found: Comparison, network: str) -> list[Character]:
+    """Return what each method is among the best and the worst at: the outer quarters, clearly apart from the middle."""
+    strong: dict[str, list[str]] = {name: [] for name in found.methods(network)}
+    weak: dict[str, list[str]] = {name: [] for name in found.methods(network)}
+    for record in found.measured:
+        rows, places = _rows(found, network, record.name), standing(found, network, record)
+        if len(rows) < 4:
+            continue
+        middle = float(np.median([row.value for row in rows.values()]))
+        for name, place in places.items():
+            row = rows[name]
+            if abs(row.value - middle) <= APART * np.nan_to_num(row.standard_error):
+                continue
+            if place >= 0.75:
+                strong[name].append(record.title)
+            elif place <= 0.25:
+                weak[name].append(record.title)
+    costs = {name: found.cell(network, name, "milliseconds") for name in found.methods(network)}
+    typical = float(np.median([row.value for row in costs.values() if row is not None] or [0.0]))
+    return [
+        Character(name, strong[name], weak[name], _cost(row.value if row else 0.0, typical))
+        for name, row in costs.items()
+    ]
+
+
+def sentences(found: Comparison) -> list[str]:
+    """Return what to take home, for all networks."""
+    told: list[str] = []
+    for network in found.setup.networks:
+        accuracy = found.cell(network, "", "accuracy")
+        assert accuracy is not None
+        right = f"{network} names {100 * accuracy.value:.2f} % of {accuracy.count:,} pictures right"
+        names, rank = found.agreement(network)
+        if len(names) > 1:
+            pairs = [(rank[i, j], i, j) for i in range(len(names)) for j in range(i) if np.isfinite(rank[i, j])]
+            middle = float(np.median([each[0] for each in pairs]))
+            right += f"; the maps of two of its {len(names)} methods have a rank correlation of {middle:.2f} in the middle"
+        told.append(right + ".")
+        told += _leaders(found, network)
+    told.append(
+        "No single metric crowns a method: each asks another question, and methods that win one lose another. Read "
+        "them beside each other, with their uncertainty."
+    )
+    return told
+
+
+def _leaders(found: Comparison, network: str) -> list[str]:
+    """Return who is best at what is asked most, with all who cannot be told apart."""
+    told: list[str] = []
+    for name in ("deletion", "insertion", "max_sensitivity"):
+        record = next((each for each in found.measured if each.name == name), None)
+        if record is None:
+            continue
+        best = near_best(found, network, record)
+        rows = _rows(found, network, name)
+        if not best or len(best) > 4 or len(best) == len(rows):
+            continue
+        order = sorted(best, key=lambda each: rows[each].value, reverse=record.better == "higher")
+        listed = ", ".join(f"{written(each)} ({number(rows[each].value, 2)})" for each in order)
+        told.append(f"{network}, {record.title.lower()}: {listed} {'leads' if len(best) == 1 else 'lead'}.")
+    return told
+
+
+def _rows(found: Comparison, network: str, metric: str) -> dict[str, Row]:
+    rows = {name: found.cell(network, name, metric) for name in found.methods(network)}
+    return {name: row for name, row in rows.items() if row is not None and np.isfinite(row.value)}
+
+
+def _apart(one: Row, two: Row) -> bool:
+    errors = [np.nan_to_num(each.standard_error) for each in (one, two)]
+    return abs(one.value - two.value) > APART * float(np.hypot(*errors))
+
+
+def _cost(milliseconds: float, typical: float) -> str:
+    if milliseconds * FASTER <= typical:
+        return "cheap"
+    return "dear" if milliseconds >= FASTER * typical else "middling"
