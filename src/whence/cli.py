@@ -175,6 +175,47 @@ def compare(
 @app.command(
     help_epilogue="""Examples:
 
+  whence evaluate digit.png --model mnist-cnn
+  whence evaluate digit.png --model mnist-cnn --methods integrated_gradients,lrp,gradcam
+  whence evaluate cat.jpg --model mobilenet-v2 --weights mobilenet.safetensors \\
+      --metrics deletion,insertion,road --quick
+  whence evaluate cat.jpg --model my_module:make --mask cat-outline.png"""
+)
+def evaluate(
+    image: Path,
+    /,
+    *,
+    methods: Annotated[str, Parameter(group=QUESTION)] = "integrated_gradients",
+    metrics: Annotated[str | None, Parameter(group=QUESTION)] = None,
+    mask: Annotated[Path | None, Parameter(group=QUESTION)] = None,
+    model: ModelFlags = ModelFlags(),  # noqa: B008
+    question: QuestionFlags = QuestionFlags(),  # noqa: B008
+    accuracy: AccuracyFlags = AccuracyFlags(),  # noqa: B008
+    answer: AnswerFlags = AnswerFlags(),  # noqa: B008
+) -> None:
+    """Judge the explanations of one picture: faithful, robust, simple, in the right place? Beside a random map.
+
+    Args:
+        image: A picture file.
+        methods: A comma list of names from `whence methods`; integrated_gradients by default.
+        metrics: A comma list of metrics; by default those that one picture allows and that do not take long.
+        mask: A picture that is white where the right place is, as large as the image: for metrics of localisation.
+        model: the model.
+        question: the question.
+        accuracy: the accuracy.
+        answer: where the answer goes.
+    """
+    names = _registered(methods)
+    wanted = None if metrics is None else [each.strip().replace("-", "_") for each in metrics.split(",")]
+    from whence import cli_evaluate
+
+    with _screen(answer.json) as (console, tell):
+        tell(cli_evaluate.run(image, names, wanted, mask, model, question, accuracy, answer, console))
+
+
+@app.command(
+    help_epilogue="""Examples:
+
   whence check mnist-cnn
   whence check torchvision.models:resnet50 --size 224
   whence check my_module:make picture.png --methods deeplift"""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from whence.metrics.complexity import Complexity as Complexity
     from whence.metrics.complexity import EffectiveFeatures as EffectiveFeatures
     from whence.metrics.complexity import Sparseness as Sparseness
+    from whence.metrics.control import RandomExplanation as RandomExplanation
     from whence.metrics.correlations import FaithfulnessCorrelation as FaithfulnessCorrelation
     from whence.metrics.correlations import FaithfulnessEstimate as FaithfulnessEstimate
     from whence.metrics.correlations import Monotonicity as Monotonicity
@@ -68,6 +69,7 @@ _HOMES = {
         "Symmetry",
     ),
     "completeness": ("CompletenessResidual",),
+    "control": ("RandomExplanation",),
     "complexity": (
         "Complexity",
         "EffectiveFeatures",

@@ -176,7 +176,8 @@ class Judged:
         for start in range(0, len(rows), AGAIN):
             some = slice(start, start + AGAIN)
             leaves = tuple(leaf[some] for leaf in inputs)
-            parts.append(self._explained(leaves, rows[some], model, count, options))
+            own = options | {"target": _part(options["target"], some)} if "target" in options else options
+            parts.append(self._explained(leaves, rows[some], model, count, dict(own)))
         return tuple(np.concatenate(each) for each in zip(*parts, strict=True))
 
     def _explained(
@@ -186,7 +187,7 @@ class Judged:
         model = call.model if model is None else model
         target = options.pop("target", self._target_of(rows))
         if problem.run.pictures:
-            inputs = tuple(problem.ops.native(_within(problem, leaf)) for leaf in inputs)
+            inputs = tuple(problem.ops.native(within(problem, leaf)) for leaf in inputs)
         given = problem.run.structure.pack(tuple(problem.ops.native(leaf) for leaf in inputs))
         if not isinstance(self.method, registry.Method):
             assert self.method is not None
@@ -194,8 +195,12 @@ class Judged:
             if not isinstance(found, Attribution):
                 return checked(_arrays(found), problem, len(rows))
         else:
+            along = problem.run.along
+            named = {
+                name: value[rows] if name in along else value for name, value in (call.kwargs or {}).items()
+            }
             kept = dict(
-                kwargs=call.kwargs, output=call.output, preprocess=call.preprocess, seed=call.seed, chunk=call.chunk,
+                kwargs=named or None, output=call.output, preprocess=call.preprocess, seed=call.seed, chunk=call.chunk,
                 on_unknown=call.on_unknown, fuse=call.fuse, at=call.at,
             )  # fmt: skip
             found = self.method(model, given, target=target, **(kept | options))
@@ -246,7 +251,15 @@ class Judged:
         return whole.reshape(self.count, -1)
 
 
-def _within(problem: Problem, leaf: Array) -> Array:
+def _part(target: Any, some: slice) -> Any:
+    """Return the part of a target that belongs to some of the rows, where it has one for each."""
+    if isinstance(target, targets.Target):
+        return replace(target, index=_part(target.index, some), other=_part(target.other, some))
+    return target[some] if getattr(target, "shape", ()) else target
+
+
+def within(problem: Problem, leaf: Array) -> Array:
+    """Return pixels kept within [0, 1]."""
     ops = problem.ops
     low = ops.where(leaf < 0, leaf * 0, leaf)
     return ops.where(low > 1, low * 0 + 1, low)

@@ -46,10 +46,31 @@ def played(judged: Judged, of: Of, spec: Any, baseline: Any) -> list[Played]:
     features, draws = judged.features(spec), Draws(problem, absence(baseline, problem))
     found: list[Played] = []
     for rows in features.groups(judged.count):
-        game, values = Game(problem, features, draws), judged.explained
-        if len(rows) < judged.count:
-            game, values = game.part(rows), tuple(each[rows] for each in values)
-        found.append(Played(rows, game, in_features(game.features, values, problem)))
+        game = Game(problem, features, draws)
+        for some, part in _by_presence(game if len(rows) == judged.count else game.part(rows)):
+            own = rows[some]
+            values = tuple(each[own] for each in judged.explained)
+            found.append(Played(own, part, in_features(part.features, values, problem)))
+    return found
+
+
+def _by_presence(game: Game) -> list[tuple[Int[np.ndarray, "n"], Game]]:
+    """Return the games of rows that have equally many of the features: a user's mask may leave some out of a row."""
+    features, rows = game.features, np.arange(len(game.problem.rows))
+    if features.alike_in_rows:
+        return [(rows, game)]
+    there = features.touched(tuple(np.ones((len(rows), *each.shape), dtype=bool) for each in features.covers))
+    if there.all():
+        return [(rows, game)]
+    found: list[tuple[Int[np.ndarray, "n"], Game]] = []
+    counts = np.stack([each.sum(1) for each in features.by_array(there)], 1)
+    _, kind = np.unique(counts, axis=0, return_inverse=True)
+    for number in range(int(kind.max()) + 1):
+        some = np.flatnonzero(kind.ravel() == number)
+        part = game.part(some)
+        own = part.features.only(there[some])
+        assert own is not None, "features of one's own do not overlap"
+        found.append((some, Game(part.problem, own, part.draws)))
     return found
 
 
@@ -57,7 +78,8 @@ def gathered(
     judged: Judged, games: list[Played], measure: Callable[[Played], np.ndarray]
 ) -> Float[np.ndarray, "B *S"]:
     """Return what is measured of every game, in the examples' order; shorter rows are filled with NaN."""
-    parts = [measure(each) for each in games]
+    with judged.problem.run.chunks.any_layout(small=True):
+        parts = [measure(each) for each in games]
     shape = (judged.count, *(max(sides) for sides in zip(*(part.shape[1:] for part in parts), strict=True)))
     found = np.full(shape, np.nan)
     for each, part in zip(games, parts, strict=True):

@@ -82,7 +82,8 @@ class Insertion(Metric):
 
 
 @register(
-    "pixel_flipping", "faithfulness", "AOPC = 1/(L+1) Σ_{k=0..L} (f(x) − f(x without its k first features by falling φ))",
+    "pixel_flipping", "faithfulness",
+    "AOPC = 1/(L+1) Σ_{k=0..L} (f(x) − f(x without its k first features by falling φ))",
     "Bach et al. 2015, doi:10.1371/journal.pone.0130140; Samek et al. 2017, arXiv:1509.06321", better="higher",
     title="Pixel flipping (AOPC)",
 )  # fmt: skip

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whence.caption import written
 from whence.study.comparison.results import Comparison
+from whence.study.comparison.setup import titled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,7 +22,7 @@ def agreement(found: Comparison, network: str) -> Figure | None:
         return None
     order = _by_likeness(rank)
     shown = rank[np.ix_(order, order)]
-    titles = [written(names[each]) for each in order]
+    titles = [titled(names[each]) for each in order]
     side = 2.6 + 0.24 * len(names)
     drawn = Figure(figsize=(side + 0.6, side), layout="constrained")
     axes: Any = drawn.subplots()
@@ -95,6 +95,6 @@ def _labelled(axes: Any, points: list[tuple[str, float, float, float]]) -> None:
             down -= 0.01
         placed.append((across, down))
         axes.annotate(
-            written(name), (x, y), (x * 1.12, down * height), fontsize=7.5, va="center", color="0.2",
+            titled(name), (x, y), (x * 1.12, down * height), fontsize=7.5, va="center", color="0.2",
             arrowprops={"arrowstyle": "-", "color": "0.85", "linewidth": 0.6},
         )  # fmt: skip

@@ -7,9 +7,11 @@ from typing import Final
 
 import numpy as np
 
-from whence.caption import number, written
+from whence.caption import number
+from whence.metrics import control
 from whence.metrics.metric import Record
 from whence.study.comparison.results import Comparison, Row
+from whence.study.comparison.setup import titled
 
 APART: Final = 2.0
 """Two means are told apart where they lie more standard errors of their difference apart than this."""
@@ -51,8 +53,9 @@ def near_best(found: Comparison, network: str, record: Record) -> set[str]:
 
 def characters(found: Comparison, network: str) -> list[Character]:
     """Return what each method is among the best and the worst at: the outer quarters, clearly apart from the middle."""
-    strong: dict[str, list[str]] = {name: [] for name in found.methods(network)}
-    weak: dict[str, list[str]] = {name: [] for name in found.methods(network)}
+    real = [name for name in found.methods(network) if name != control.NAME]
+    strong: dict[str, list[str]] = {name: [] for name in real}
+    weak: dict[str, list[str]] = {name: [] for name in real}
     for record in found.measured:
         rows, places = _rows(found, network, record.name), standing(found, network, record)
         if len(rows) < 4:
@@ -66,7 +69,7 @@ def characters(found: Comparison, network: str) -> list[Character]:
                 strong[name].append(record.title)
             elif place <= 0.25:
                 weak[name].append(record.title)
-    costs = {name: found.cell(network, name, "milliseconds") for name in found.methods(network)}
+    costs = {name: found.cell(network, name, "milliseconds") for name in real}
     typical = float(np.median([row.value for row in costs.values() if row is not None] or [0.0]))
     return [
         Character(name, strong[name], weak[name], _cost(row.value if row else 0.0, typical))
@@ -82,10 +85,11 @@ def sentences(found: Comparison) -> list[str]:
         assert accuracy is not None
         right = f"{network} names {100 * accuracy.value:.2f} % of {accuracy.count:,} pictures right"
         names, rank = found.agreement(network)
-        if len(names) > 1:
-            pairs = [(rank[i, j], i, j) for i in range(len(names)) for j in range(i) if np.isfinite(rank[i, j])]
-            middle = float(np.median([each[0] for each in pairs]))
-            right += f"; the maps of two of its {len(names)} methods have a rank correlation of {middle:.2f} in the middle"
+        real = [place for place, name in enumerate(names) if name != control.NAME]
+        pairs = [rank[i, j] for i in real for j in real if j < i and np.isfinite(rank[i, j])]
+        if pairs:
+            middle = float(np.median(pairs))
+            right += f"; the maps of two of the {len(real)} methods have a rank correlation of {middle:.2f} in the middle"
         told.append(right + ".")
         told += _leaders(found, network)
     told.append(
@@ -107,14 +111,24 @@ def _leaders(found: Comparison, network: str) -> list[str]:
         if not best or len(best) > 4 or len(best) == len(rows):
             continue
         order = sorted(best, key=lambda each: rows[each].value, reverse=record.better == "higher")
-        listed = ", ".join(f"{written(each)} ({number(rows[each].value, 2)})" for each in order)
+        listed = ", ".join(f"{titled(each)} ({number(rows[each].value, 2)})" for each in order)
         told.append(f"{network}, {record.title.lower()}: {listed} {'leads' if len(best) == 1 else 'lead'}.")
     return told
 
 
 def _rows(found: Comparison, network: str, metric: str) -> dict[str, Row]:
-    rows = {name: found.cell(network, name, metric) for name in found.methods(network)}
+    rows = {name: found.cell(network, name, metric) for name in found.methods(network) if name != control.NAME}
     return {name: row for name, row in rows.items() if row is not None and np.isfinite(row.value)}
+
+
+def no_better(found: Comparison, network: str, record: Record) -> set[str]:
+    """Return the methods that cannot be told apart from random maps on a metric, or are worse."""
+    mine = found.cell(network, control.NAME, record.name)
+    if mine is None or record.better is None or not np.isfinite(mine.value):
+        return set()
+    sign = 1 if record.better == "higher" else -1
+    rows = _rows(found, network, record.name)
+    return {name for name, row in rows.items() if sign * (row.value - mine.value) <= 0 or not _apart(row, mine)}
 
 
 def _apart(one: Row, two: Row) -> bool:

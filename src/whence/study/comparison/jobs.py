@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from whence.metrics.control import NAME
 from whence.metrics.metric import registered
 from whence.study.comparison.setup import SLICE, Setup
 from whence.study.comparison.store import Store
@@ -41,7 +42,7 @@ class Job:
 def first(setup: Setup) -> list[Job]:
     """Return what everything else builds on: the answers, and the explanations that are judged."""
     found = [Job(f"predict/{network}", 0.5) for network in setup.networks]
-    return found + [Job(f"explain/{network}/{name}") for name in setup.methods for network in setup.networks]
+    return found + [Job(f"explain/{network}/{name}") for name in setup.everyone for network in setup.networks]
 
 
 def then(setup: Setup, store: Store, pictures: int, masked: bool) -> list[Job]:
@@ -53,7 +54,7 @@ def then(setup: Setup, store: Store, pictures: int, masked: bool) -> list[Job]:
             Job(f"boundary/{network}/{number}", 4.0)
             for number in range(-(-min(setup.budgets.boundary, pictures) // SLICE))
         ]
-        for name in setup.methods:
+        for name in setup.everyone:
             found += _of_method(setup, store, network, name, pictures, masked)
     return sorted(found, key=lambda job: -job.weight)
 
@@ -73,6 +74,8 @@ def _of_method(
         again = bool({"method", "weights"} & {*needs})
         weight = 12 * seconds * budgets.again if again else 0.004 * budgets.metrics
         yield Job(f"metric/{network}/{name}/{metric}", weight)
+    if name == NAME:
+        return
     whole = budgets.whole if float(explained.told["evaluations"]) <= budgets.cheap else budgets.dear
     for number in range(-(-min(whole, pictures) // SLICE)):
         count = min(SLICE, min(whole, pictures) - number * SLICE)

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from whence import registry, view
-from whence.caption import number, written
+from whence.caption import number
 from whence.files import write_atomically
+from whence.metrics import control
 from whence.metrics.metric import FAMILIES, Record
 from whence.study.comparison import figures, findings, tiles
 from whence.study.comparison.results import Comparison
-from whence.study.comparison.setup import judging
+from whence.study.comparison.setup import judging, titled
 from whence.study.pages import style, template
 
 AGAINST_COST = ("insertion", "max_sensitivity")
@@ -24,12 +25,16 @@ AGAINST_COST = ("insertion", "max_sensitivity")
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of the metric table: its text, how it is shaded (0 worst to 4 best, −1 not at all), whether near the best."""
+    """A cell of the metric table: its text, how it is shaded (0 worst to 4 best, −1 not at all), and its marks.
+
+    `best`: near the best; `random`: no better than random maps.
+    """
 
     text: str
     error: str
     shade: int
-    best: bool
+    best: bool = False
+    random: bool = False
 
 
 def write(found: Comparison, path: Path, command: str) -> Path:
@@ -56,7 +61,7 @@ def write(found: Comparison, path: Path, command: str) -> Path:
 
 
 def _heading(found: Comparison) -> str:
-    methods = {name for network in found.setup.networks for name in found.methods(network)}
+    methods = {name for network in found.setup.networks for name in found.methods(network)} - {control.NAME}
     what = {"mnist": "MNIST's digits", "digits": "handwritten digits"}.get(found.setup.data, found.pictures.name)
     return f"{len(methods)} explanation methods on {what}"
 
@@ -72,7 +77,7 @@ def _network(found: Comparison, network: str) -> dict[str, Any]:
         "mosaic": mosaic,
         "table": _table(found, network),
         "characters": [
-            (written(each.method), each) for each in findings.characters(found, network)
+            (titled(each.method), each) for each in findings.characters(found, network)
         ],
         "agreement": _image(figures.agreement(found, network)),
         "costs": [image for metric in AGAINST_COST if (image := _image(figures.costs(found, network, metric)))],
@@ -99,26 +104,30 @@ def _table(found: Comparison, network: str) -> dict[str, Any]:
     records = found.measured
     places = {each.name: findings.standing(found, network, each) for each in records}
     best = {each.name: findings.near_best(found, network, each) for each in records}
+    poor = {each.name: findings.no_better(found, network, each) for each in records}
     rows: list[tuple[str, list[Cell]]] = []
     for name in found.methods(network):
-        cells = [_cell(found, network, name, each, places[each.name], best[each.name]) for each in records]
+        cells = [
+            _cell(found, network, name, each, places[each.name], name in best[each.name], name in poor[each.name])
+            for each in records
+        ]
         for cost in ("evaluations", "milliseconds"):
             row = found.cell(network, name, cost)
-            cells.append(Cell("—" if row is None else plain(row.value), "", -1, False))
-        rows.append((written(name), cells))
+            cells.append(Cell("—" if row is None else plain(row.value), "", -1))
+        rows.append((titled(name), cells))
     spans = [(family, sum(each.family == family for each in records)) for family in FAMILIES]
     return {"families": [each for each in spans if each[1]], "columns": records, "rows": rows}
 
 
 def _cell(
-    found: Comparison, network: str, name: str, record: Record, places: dict[str, float], best: set[str]
+    found: Comparison, network: str, name: str, record: Record, places: dict[str, float], best: bool, random: bool
 ) -> Cell:
     row = found.cell(network, name, record.name)
     if row is None or not np.isfinite(row.value):
-        return Cell("—", "", -1, False)
+        return Cell("—", "", -1)
     shade = min(4, int(5 * places[name])) if name in places else -1
     error = "" if not np.isfinite(row.standard_error) else f"± {plain(row.standard_error, 1)}"
-    return Cell(plain(row.value), error, shade, name in best)
+    return Cell(plain(row.value), error, shade, best, random)
 
 
 def plain(value: float, digits: int = 3) -> str:
@@ -165,16 +174,13 @@ def _budgets(found: Comparison) -> list[tuple[str, str]]:
 
 
 def _settings(found: Comparison) -> list[tuple[str, str]]:
-    network = found.setup.networks[0]
-    every = list(registry.methods())
     told: list[tuple[str, str]] = []
-    for name in sorted(found.setup.methods, key=every.index):
+    for name in (each for each in (*registry.methods(), control.NAME) if each in found.setup.everyone):
         for each in found.setup.networks:
             part = found.explained(each, name)
             if not part.refused and not part.failed:
-                told.append((written(name), str(part.told["method"])))
+                told.append((titled(name), str(part.told["method"])))
                 break
-    assert network
     return told
 
 
@@ -183,7 +189,7 @@ def _grouped(left_out: list[tuple[str, str, str]]) -> list[tuple[str, str]]:
     reasons: dict[str, list[str]] = {}
     for network, name, reason in left_out:
         title, comma, metric = name.partition(", ")
-        reasons.setdefault(reason, []).append(f"{written(title)}{comma}{metric} ({network})")
+        reasons.setdefault(reason, []).append(f"{titled(title)}{comma}{metric} ({network})")
     return [(", ".join(names), reason) for reason, names in reasons.items()]
 
 

@@ -49,10 +49,10 @@ class Comparison:
         return self.store.read(f"explain/{network}/{method}")
 
     def methods(self, network: str) -> list[str]:
-        """Return the methods that apply to a network, in the registry's order."""
-        found = [name for name in self.setup.methods if not self.reason(network, name)]
-        order = list(registry.methods())
-        return sorted(found, key=order.index)
+        """Return the methods that apply to a network, in the registry's order; the control is last."""
+        found = [name for name in self.setup.everyone if not self.reason(network, name)]
+        order = {name: place for place, name in enumerate(registry.methods())}
+        return sorted(found, key=lambda name: order.get(name, len(order)))
 
     def reason(self, network: str, method: str) -> str:
         """Return why a method does not apply to a network; empty where it does."""
@@ -63,7 +63,7 @@ class Comparison:
         """Return what does not apply or failed: network, method (and metric), reason."""
         found: list[tuple[str, str, str]] = []
         for network in self.setup.networks:
-            for name in self.setup.methods:
+            for name in self.setup.everyone:
                 reason = self.reason(network, name)
                 if reason:
                     found.append((network, name, reason))

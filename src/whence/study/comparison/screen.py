@@ -7,12 +7,12 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from whence.caption import written
 from whence.study.comparison import findings
 from whence.study.comparison.page import plain
 from whence.study.comparison.results import Comparison
+from whence.study.comparison.setup import titled
 
-COLUMNS: Final = ("deletion", "insertion", "infidelity", "max_sensitivity", "mprt", "sparseness")
+COLUMNS: Final = ("deletion", "insertion", "max_sensitivity", "sparseness")
 """The metrics that a terminal has room for; all are on the page."""
 
 
@@ -20,17 +20,17 @@ def show(console: Console, found: Comparison) -> None:
     """Print what was found."""
     for sentence in findings.sentences(found):
         console.print(sentence, markup=False)
-    records = [each for each in found.measured if each.name in COLUMNS] or found.measured[:6]
+    records = [each for each in found.measured if each.name in COLUMNS] or found.measured[:4]
     for network in found.setup.networks:
         console.print()
         console.print(f"[bold]{network}[/bold]")
-        table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+        table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1, 0, 0))
         table.add_column("method", no_wrap=True)
         for record in records:
             arrow = {"higher": " ↑", "lower": " ↓"}.get(record.better or "", "")
-            table.add_column(f"{record.title}{arrow}", justify="right", max_width=12)
-        table.add_column("evaluations", justify="right")
-        table.add_column("ms", justify="right")
+            title = f"{record.title}{arrow}"
+            table.add_column(title, justify="right", min_width=min(11, max(map(len, title.split(" ")))))
+        table.add_column("ms", justify="right", no_wrap=True)
         best = {record.name: findings.near_best(found, network, record) for record in records}
         for name in found.methods(network):
             cells: list[str] = []
@@ -38,12 +38,11 @@ def show(console: Console, found: Comparison) -> None:
                 row = found.cell(network, name, record.name)
                 text = "—" if row is None or row.value != row.value else plain(row.value)
                 cells.append(f"[bold]{text}[/bold]" if name in best[record.name] else text)
-            for cost in ("evaluations", "milliseconds"):
-                row = found.cell(network, name, cost)
-                cells.append("—" if row is None else plain(row.value))
-            table.add_row(written(name), *cells)
+            row = found.cell(network, name, "milliseconds")
+            cells.append("—" if row is None else plain(row.value))
+            table.add_row(titled(name), *cells)
         console.print(table)
     console.print()
-    console.print("[dim]Bold: cannot be told apart from the best. Metrics disagree; read them together.[/dim]")
+    console.print("[dim]Bold: cannot be told apart from the best. ms: of one core, a picture. All metrics are on the page: they disagree, so read them together.[/dim]")
     for failure in found.failures():
         console.print(f"[red]failed[/red] {failure}", highlight=False)

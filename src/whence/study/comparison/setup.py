@@ -8,7 +8,9 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from whence import registry
+from whence.caption import written
 from whence.errors import BadInput
+from whence.metrics import control
 from whence.metrics.metric import registered
 from whence.naming import unknown
 
@@ -60,6 +62,11 @@ class Setup:
     quick: bool = False
     budgets: Budgets = field(default_factory=Budgets)
     request: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def everyone(self) -> tuple[str, ...]:
+        """The methods, and the control that they are held against."""
+        return (*self.methods, control.NAME)
 
     def record(self) -> dict[str, Any]:
         """Return the settings as JSON's types."""
@@ -147,3 +154,8 @@ def method_fields(name: str, background: Any) -> dict[str, Any]:
 def judging(name: str) -> Judging:
     """Return how a metric is asked: with its defaults, where the study has no settings for it."""
     return METRICS.get(name, Judging())
+
+
+def titled(name: str) -> str:
+    """Return a method's name for readers, the control's too."""
+    return control.TITLE if name == control.NAME else written(name)

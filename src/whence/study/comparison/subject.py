@@ -112,8 +112,8 @@ def _from_folders(path: Path, labels: Sequence[str] | None) -> tuple[np.ndarray,
     numbers: list[int] = []
     for place, folder in enumerate(folders):
         number = _class_of(folder.name, place, labels, len(folders))
-        for each in data._pictures_in(folder):  # pyright: ignore[reportPrivateUsage]
-            picture = data.image(each)
+        for each in data.image_files([folder]):
+            picture = data.read_image(each)
             images.append(picture.squeeze(-1) if picture.shape[-1] == 1 else picture)
             numbers.append(number)
     shapes = {each.shape for each in images}

@@ -15,6 +15,7 @@ from whence import metrics, registry
 from whence.attribution import Attribution, to_numpy
 from whence.errors import Refused, UnsupportedByBackend
 from whence.loading import Source
+from whence.metrics import control
 from whence.metrics.metric import registered
 from whence.question import Call, outputs
 from whence.study.comparison import boundaries, confusions, means
@@ -68,12 +69,16 @@ class Bench:
             found.append(int(mine[np.argmax(right[mine])]))
         return np.array(found)
 
-    def method(self, name: str) -> registry.Method:
-        """Return a method with the settings that it takes part with."""
+    def method(self, name: str) -> Any:
+        """Return a method with the settings that it takes part with; "random" is the control."""
+        if name == control.NAME:
+            return control.RandomExplanation(self.setup.seed)
         return registry.build(name, method_fields(name, self.background))
 
-    def explain(self, method: registry.Method, inputs: np.ndarray, target: Any) -> Attribution:
+    def explain(self, method: Any, inputs: np.ndarray, target: Any) -> Attribution:
         """Explain some pictures."""
+        if isinstance(method, control.RandomExplanation):
+            return Attribution(method(self.source.model, inputs), control.NAME, None, np.zeros(len(inputs)))
         return whence.explain(
             self.source.model, inputs, method, target=target, preprocess=self.source.preprocess, seed=self.setup.seed,
             chunk=CHUNK,
@@ -126,7 +131,7 @@ def _explain(bench: Bench, name: str) -> Part:
             values.append(np.full(len(some), np.nan) if given is None else to_numpy(given).astype(np.float64))
     every = {field_name: np.concatenate(values) for field_name, values in numbers.items()}
     told = {
-        "evaluations": float(np.mean(every["evaluations"])), "seconds": spent / len(rows), "notes": list(notes),
+        "evaluations": float(np.nan_to_num(np.mean(every["evaluations"]))), "seconds": spent / len(rows), "notes": list(notes),
         "method": repr(method),
     }  # fmt: skip
     shown = len(rows) - count

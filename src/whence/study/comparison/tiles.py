@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from whence import view
-from whence.caption import written
 from whence.study.comparison.results import Comparison
+from whence.study.comparison.setup import titled
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ def mosaic(found: Comparison, network: str) -> tuple[Strip, list[Strip]]:
     names = [labels[found.pictures.labels[row]] for row in rows]
     strips = [
         strip(
-            written(name), list(found.explained(network, name).arrays["shown"].astype(np.float64)),
-            [f"{written(name)} of {each}" for each in names],
+            titled(name), list(found.explained(network, name).arrays["shown"].astype(np.float64)),
+            [f"{titled(name)} of {each}" for each in names],
         )
         for name in found.methods(network)
     ]  # fmt: skip
@@ -81,8 +81,8 @@ def global_maps(found: Comparison, network: str, which: str) -> list[Strip]:
         if which == "mean":
             error, size = (np.nansum(np.abs(maps[each])) for each in ("error", "mean"))
             remark += f", error {100 * error / size:.0f} %" if size else ""
-        alts = [f"{written(name)}, class {labels[k]}" for k in there]
-        strips.append(strip(written(name), [maps[which][k] for k in there], alts, remark))
+        alts = [f"{titled(name)}, class {labels[k]}" for k in there]
+        strips.append(strip(titled(name), [maps[which][k] for k in there], alts, remark))
     return strips
 
 
