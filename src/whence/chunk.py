@@ -116,14 +116,15 @@ class Chunks:
 
     `steady` remembers that the model was seen to answer the same question twice alike. With `layouts`, pictures may
     also be tried with their channels last in memory, inside `any_layout`; `channels_last` says how the chunk at work is
-    to be laid out, None as it came. `splits` is the memory of `whence.fusion`. `sizes` are the only numbers of rows
-    that a compiled model is given.
+    to be laid out, None as it came; `rigid` remembers that the model failed so. `splits` is the memory of
+    `whence.fusion`. `sizes` are the only numbers of rows that a compiled model is given.
     """
 
     fixed: int | None = None
     layouts: bool = False
     sizes: tuple[int, ...] = ()
     steady: bool = False
+    rigid: bool = False
     splits: dict[Any, Any] = field(default_factory=dict[Any, Any])
     searches: dict[Any, Search] = field(default_factory=dict[Any, Search])
     # Several threads may explain the same model, each with its own layout.
@@ -143,17 +144,22 @@ class Chunks:
         return min((size for size in self.sizes if rows <= size <= ceiling), default=rows)
 
     @contextmanager
-    def any_layout(self) -> Generator[None]:
+    def any_layout(self, small: bool = False) -> Generator[None]:
         """Let the layout be what is fastest: for work whose accuracy is stated, and not for a fixed rule.
 
         Another layout rounds otherwise, and a ReLU that switches the other way at one of a few nodes is more than
-        float noise.
+        float noise. With `small` it is tried for small pictures too: where many forward passes follow.
         """
-        before, self._mine.free = self._is_free, self.layouts
+        before, self._mine.free = self._is_free, self.layouts or (small and self._may_vary)
         try:
             yield
         finally:
-            self._mine.free = before
+            self._mine.free, self._mine.channels_last = before, None
+
+    @property
+    def _may_vary(self) -> bool:
+        """Whether the size, and so the rounding, is found by the clock anyway."""
+        return self.fixed is None and not self.sizes
 
     @property
     def _is_free(self) -> bool:
@@ -187,7 +193,11 @@ class Chunks:
                 last = work(start, stop)
             except Exception as problem:
                 if not backend.is_out_of_memory(problem):
-                    raise
+                    if not self.channels_last:
+                        raise
+                    # A model may need its own layout (view() of what a convolution gave): what else is wrong returns.
+                    self.rigid = True
+                    continue
                 if stop - start <= 1:
                     raise WorkFailed(
                         "a single example does not fit into memory; use a smaller input or model"
@@ -202,7 +212,7 @@ class Chunks:
     def _search(self, kind: Any, begin: int = START) -> Search:
         """Return the search of the layout to use next: the one not judged yet, or else the faster."""
         plain = self.searches.setdefault((kind, False), Search(start=begin, sizes=self.sizes))
-        if not self._is_free:
+        if not self._is_free or self.rigid:
             self._mine.channels_last = None
             return plain
         last = self.searches.setdefault((kind, True), Search(ceiling=plain.ceiling))

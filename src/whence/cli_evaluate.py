@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from whence import cli_compare, cli_parse, cli_picture, cli_show, cli_work, metrics
+from whence import cli_compare, cli_parse, cli_picture, cli_show, cli_work
 from whence.attribution import Attribution
 from whence.cli_picture import Picture
 from whence.errors import BadInput, Refused, UnsupportedByBackend
@@ -75,13 +75,23 @@ def run(
     records = chosen(wanted, mask is not None)
     asked = cli_parse.ask(question.target)
     if asked.kind == "all" or len(model.weights) > 1 or question.at is not None:
-        what = "--target all" if asked.kind == "all" else "--at" if question.at is not None else "several --weights"
-        raise BadInput(f"evaluate: {what} goes with whence explain; judge explanations of one output by the pixels")
+        what = (
+            "--target all"
+            if asked.kind == "all"
+            else "--at"
+            if question.at is not None
+            else "several --weights"
+        )
+        raise BadInput(
+            f"evaluate: {what} goes with whence explain; judge explanations of one output by the pixels"
+        )
     cli_parse.check_baselines(question.baseline)
     request = cli_work.request(model)
     files = cli_picture.picture_files([image])
     if len(files) > 1:
-        raise BadInput(f"{image} holds {len(files)} pictures; judge the explanations of one, or take whence study my")
+        raise BadInput(
+            f"{image} holds {len(files)} pictures; judge the explanations of one, or take whence study my"
+        )
     cli_work.check_out(answer.folder)
     source = request.load(model.weights[0] if model.weights else None)
     picture = cli_picture.read_picture(*files[0], source.channels)
@@ -108,7 +118,10 @@ def run(
         "input": str(picture.path),
         "prediction": cli_show.answer_record(prediction, source.labels),
         "metrics": [_described(each) for each in records],
-        "scores": {name: {metric: _record(score) for metric, score in each.items()} for name, each in found.scores.items()},
+        "scores": {
+            name: {metric: _record(score) for metric, score in each.items()}
+            for name, each in found.scores.items()
+        },
         "missing": found.missing,
         "skipped": skipped,
         "files": {} if path is None else {"picture": str(path)},
@@ -199,7 +212,9 @@ def _cell(score: Score | None) -> str:
         return "—"
     error = score.standard_error
     sampled = error is not None and np.isfinite(error[0])
-    return plain(float(score.values[0])) + (f" ± {plain(float(error[0]), 1)}" if sampled and error is not None else "")
+    return plain(float(score.values[0])) + (
+        f" ± {plain(float(error[0]), 1)}" if sampled and error is not None else ""
+    )
 
 
 def _drawn(found: Judgement, results: dict[str, Attribution], picture: Picture, path: Path) -> Path | None:
@@ -214,7 +229,10 @@ def _drawn(found: Judgement, results: dict[str, Attribution], picture: Picture, 
         return None
     drawn = Figure(figsize=(5.4 * len(there), 4.4), layout="constrained")
     axes: Any = drawn.subplots(1, len(there), squeeze=False, sharey=True)
-    words = {"deletion": "the most important pixels are removed", "insertion": "they are put into the blurred picture"}
+    words = {
+        "deletion": "the most important pixels are removed",
+        "insertion": "they are put into the blurred picture",
+    }
     for panel, metric in zip(axes[0], there, strict=True):
         for name, scores in found.scores.items():
             score = scores.get(metric)
@@ -251,5 +269,3 @@ def _record(score: Score) -> dict[str, Any]:
         "notes": score.notes,
         "settings": score.settings,
     }
-
-

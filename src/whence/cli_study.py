@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from whence import cli_study_comparison
+from whence import cli_study_comparison, cli_study_truth
 from whence.cli_options import ANSWER, QUESTION, AnswerFlags, flag
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ study = App(
 
 Names = tuple[str, ...]
 
-for _command, _examples in cli_study_comparison.EXAMPLES.items():
+for _command, _examples in (cli_study_comparison.EXAMPLES | cli_study_truth.EXAMPLES).items():
     study.command(_command, help_epilogue=_examples)
 
 

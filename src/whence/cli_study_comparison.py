@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from whence.cli_options import ANSWER, MODEL, QUESTION, AnswerFlags, ModelFlags, flag
+from whence.cli_options import ANSWER, QUESTION, AnswerFlags, ModelFlags, flag
 from whence.errors import BadInput
 
 if TYPE_CHECKING:
@@ -28,24 +28,39 @@ class ComparisonFlags:
     method: Annotated[
         Names, flag("A name from `whence methods`; may be repeated. All by default.", "NAME")
     ] = ()
-    metric: Annotated[Names, flag("A metric's name; may be repeated. All that apply by default.", "NAME")] = ()
-    seed: Annotated[int, flag("Of the order of the pictures and of all draws; 0 by default.", "N", signed=True)] = 0
+    metric: Annotated[
+        Names, flag("A metric's name; may be repeated. All that apply by default.", "NAME")
+    ] = ()
+    seed: Annotated[
+        int, flag("Of the order of the pictures and of all draws; 0 by default.", "N", signed=True)
+    ] = 0
     quick: Annotated[bool, flag("Rougher and faster: 64 pictures instead of thousands.")] = False
-    table: Annotated[str, flag("The format of the table of all numbers: csv or parquet.", "KIND", group=ANSWER)] = "csv"
+    table: Annotated[
+        str, flag("The format of the table of all numbers: csv or parquet.", "KIND", group=ANSWER)
+    ] = "csv"
 
 
 def mnist(
     *,
     data: Annotated[
-        str, flag("mnist (downloaded once, 11 MB) or digits (8 x 8, inside the install).", "NAME", group=QUESTION)
+        str,
+        flag("mnist (downloaded once, 11 MB) or digits (8 x 8, inside the install).", "NAME", group=QUESTION),
     ] = "mnist",
     network: Annotated[
-        Names, flag("mnist-cnn or mnist-mlp (digits-cnn for digits); may be repeated. All by default.", "NAME", group=QUESTION)
+        Names,
+        flag(
+            "mnist-cnn or mnist-mlp (digits-cnn for digits); may be repeated. All by default.",
+            "NAME",
+            group=QUESTION,
+        ),
     ] = (),
     data_dir: Annotated[
-        Path | None, flag("Where MNIST's four files are; else $WHENCE_DATA_DIR, else your cache.", "FOLDER", group=QUESTION)
+        Path | None,
+        flag(
+            "Where MNIST's four files are; else $WHENCE_DATA_DIR, else your cache.", "FOLDER", group=QUESTION
+        ),
     ] = None,
-    what: ComparisonFlags = ComparisonFlags(),  # noqa: B008
+    what: ComparisonFlags = ComparisonFlags(),
     answer: AnswerFlags = AnswerFlags(),  # noqa: B008
 ) -> None:
     """Compare all methods on MNIST's networks: maps, metrics, global importance, confusions, decision boundary.
@@ -54,13 +69,15 @@ def mnist(
     into the same folder repeats nothing that is finished.
     """
     if data not in ("mnist", "digits"):
-        raise BadInput(f"--data {data}: it is mnist or digits; pictures of your own go through whence study my")
+        raise BadInput(
+            f"--data {data}: it is mnist or digits; pictures of your own go through whence study my"
+        )
     _handwritten(data, network, data_dir, what, answer)
 
 
 def digits(
     *,
-    what: ComparisonFlags = ComparisonFlags(),  # noqa: B008
+    what: ComparisonFlags = ComparisonFlags(),
     answer: AnswerFlags = AnswerFlags(),  # noqa: B008
 ) -> None:
     """Compare all methods on the digits inside the install; as `study mnist --data digits`."""
@@ -79,7 +96,7 @@ def my(
         ),
     ],
     model: ModelFlags = ModelFlags(),  # noqa: B008
-    what: ComparisonFlags = ComparisonFlags(),  # noqa: B008
+    what: ComparisonFlags = ComparisonFlags(),
     answer: AnswerFlags = AnswerFlags(),  # noqa: B008
 ) -> None:
     """Put a classifier of your own through the same study, on pictures of your own."""
@@ -100,7 +117,9 @@ def my(
     labels = None if asked.labels is None else zoo.read_labels(asked.labels)
     if labels is None and asked.model in zoo.names():
         labels = zoo.entry(str(asked.model)).labels
-    chosen = setup("my", [str(asked.model)], what.method, what.metric, seed=what.seed, quick=what.quick, request=record)
+    chosen = setup(
+        "my", [str(asked.model)], what.method, what.metric, seed=what.seed, quick=what.quick, request=record
+    )
     pictures = own(data, labels, what.seed, chosen.budgets.most)
     _run(chosen, pictures, what, answer)
 
@@ -153,20 +172,27 @@ def _run(chosen: Setup, pictures: Any, what: ComparisonFlags, answer: AnswerFlag
                 store = run(chosen, pictures, folder / PARTS, say)
         except KeyboardInterrupt:
             done = len(list((folder / PARTS).glob("*--*.npz")))
-            console.print(f"stopped; {done} finished parts are kept in {folder / PARTS}: the same command goes on")
+            console.print(
+                f"stopped; {done} finished parts are kept in {folder / PARTS}: the same command goes on"
+            )
             raise
         found = Comparison(chosen, pictures, store)
         screen.show(console, found)
         command = COMMAND.get()
         files = {
-            "report": page.write(found, folder / f"{chosen.data}.html", command if command != "command" else again(chosen)),
+            "report": page.write(
+                found, folder / f"{chosen.data}.html", command if command != "command" else again(chosen)
+            ),
             "table": table.write(found, folder, what.table),
             "maps": table.write_maps(found, folder),
         }
         console.print()
         for name, path in files.items():
             cli_show.file_line(console, name, path)
-        tell(found.payload() | {"files": {name: str(path) for name, path in files.items()}, "report": str(files["report"])})
+        tell(
+            found.payload()
+            | {"files": {name: str(path) for name, path in files.items()}, "report": str(files["report"])}
+        )
 
 
 def again(chosen: Setup) -> str:

@@ -61,7 +61,8 @@ class TorchOperations:
         if array.ndim != 4:
             return array
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        return array.contiguous(memory_format=layout)
+        # Not contiguous(): of a single channel both layouts are, and what the model sees are the strides.
+        return array.to(memory_format=layout)
 
     def take(self, array: Array, rows: np.ndarray) -> Array:
         first = int(rows[0]) if len(rows) else 0

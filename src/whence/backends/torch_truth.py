@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ Affine = tuple[Float[np.ndarray, "out in"], Float[np.ndarray, " out"]]
 
 
 def _linear(weights: np.ndarray, biases: np.ndarray) -> nn.Linear:
-    layer = nn.Linear(weights.shape[1], weights.shape[0])
+    layer = nn.Linear(weights.shape[1], weights.shape[0], dtype=torch.float64)
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(weights))
         layer.bias.copy_(torch.from_numpy(biases))
@@ -61,7 +61,7 @@ class MeanProduct(nn.Module):
 class Detector(nn.Module):
     """Convolutions with a ReLU after each, pooled over all places, and a linear layer: [B, 1, H, W] to [B, classes].
 
-    `kernels` are [out, in, 3, 3] and `thresholds` [out], one pair for each convolution; `pool` is "mean", "sum" or "max".
+    `kernels` are [out, in, 3, 3] and `thresholds` [out], one pair for each convolution; `pool` is "mean" or "max".
     """
 
     def __init__(
@@ -74,7 +74,9 @@ class Detector(nn.Module):
         super().__init__()
         parts: list[nn.Module] = []
         for kernel, threshold in zip(kernels, thresholds, strict=True):
-            layer = nn.Conv2d(kernel.shape[1], kernel.shape[0], kernel.shape[-1], padding=1)
+            layer = nn.Conv2d(
+                kernel.shape[1], kernel.shape[0], kernel.shape[-1], padding=1, dtype=torch.float64
+            )
             with torch.no_grad():
                 layer.weight.copy_(torch.from_numpy(kernel))
                 layer.bias.copy_(torch.from_numpy(-threshold))  # pyright: ignore[reportOptionalMemberAccess]
@@ -118,13 +120,12 @@ BUILDERS: Final[Mapping[str, Callable[..., nn.Module]]] = {
 }
 
 
-def build(network: str, **arguments: object) -> nn.Module:
-    """Return a network of the study in float64 and eval mode."""
+def build(network: str, **arguments: Any) -> nn.Module:
+    """Return a network of the study in float64 and eval mode; no global random state changes."""
     with torch.random.fork_rng(devices=[]):
-        # Layers are made in the type that they stay in: a weight of 0.1 is to be 0.1 and not its nearest float32.
-        kind = torch.get_default_dtype()
-        torch.set_default_dtype(torch.float64)
-        try:
-            return BUILDERS[network](**arguments).double().eval()
-        finally:
-            torch.set_default_dtype(kind)
+        return BUILDERS[network](**arguments).eval()
+
+
+def tensor(values: np.ndarray) -> Tensor:
+    """Return inputs as PyTorch has them, in their own type: a formula has no weights that would say which."""
+    return torch.from_numpy(values)

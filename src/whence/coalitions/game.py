@@ -118,16 +118,23 @@ class Game:
             return np.zeros((len(self.problem.rows), 0, *self.full.shape[1:]))
         return self._every(count, lambda rows, which: self.features.present(rows, made(rows, which)))
 
-    def values_where(self, rows: Rows, made: Callable[[Rows], Coalitions]) -> Float[np.ndarray, "n *K"]:
-        """Return f of one coalition for each place in `rows` [n], made from the places when their chunk comes."""
+    def values_where(
+        self, rows: Rows, made: Callable[[Rows], Coalitions], only: Rows | None = None
+    ) -> Float[np.ndarray, "n *K"]:
+        """Return f of one coalition for each place in `rows` [n], made from the places when their chunk comes.
+
+        Each is the mean over the baseline's draws, or from the one draw in `only` [n].
+        """
         if not len(rows):
             return np.zeros((0, *self.full.shape[1:]))
         found = self._evaluated(
             len(rows),
             lambda number: (rows[number], number),
             lambda row, place: self.features.present(row, made(place)),
+            only,
         )
-        self.evaluations += np.bincount(rows, minlength=len(self.evaluations)) * self.draws.count
+        draws = self.draws.count if only is None else 1
+        self.evaluations += np.bincount(rows, minlength=len(self.evaluations)) * draws
         return found
 
     def values_from(self, coalitions: Callable[[Rows], Coalitions], draw: Rows) -> Values:

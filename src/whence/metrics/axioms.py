@@ -17,9 +17,11 @@ from whence.metrics.laid import in_features
 from whence.metrics.metric import Metric, register
 from whence.metrics.score import Score
 from whence.metrics.trials import Trials
-from whence.metrics.twofold import Linearity as Linearity
-from whence.metrics.twofold import ImplementationInvariance as ImplementationInvariance
-from whence.metrics.twofold import Symmetry as Symmetry
+from whence.metrics.twofold import ImplementationInvariance, Linearity, Symmetry
+
+__all__ = [
+    "Completeness", "Dummy", "ImplementationInvariance", "Linearity", "SensitivityAxiom", "Symmetry",
+]  # fmt: skip
 
 SUNDARARAJAN = "Sundararajan, Taly, Yan 2017, arXiv:1703.01365"
 # Shares below this part of the largest count as none: what float noise leaves.
@@ -129,7 +131,9 @@ class Dummy(Metric):
         total = sizes.sum(1)
         empty = ~ignored.any(1)
         if empty.any():
-            judged.note(f"for {int(empty.sum())} of {len(empty)} examples there is no feature that is ignored")
+            judged.note(
+                f"for {int(empty.sum())} of {judged.count} examples there is no feature that is ignored"
+            )
         share = np.where(ignored, sizes, 0.0).sum(1)
         values = np.divide(share, total, out=np.zeros_like(total), where=total > 0)
         return self.score(judged, np.where(empty, np.nan, values), evaluations=judged.evaluations)

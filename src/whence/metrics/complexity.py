@@ -73,7 +73,9 @@ class EffectiveFeatures(Metric):
     def __post_init__(self) -> None:
         """Check the threshold."""
         if self.threshold is not None and not 0 <= self.threshold < 1:
-            raise BadInput(f"threshold is {self.threshold!r}; it is a part of the largest size, from 0 to below 1")
+            raise BadInput(
+                f"threshold is {self.threshold!r}; it is a part of the largest size, from 0 to below 1"
+            )
 
     def judge(self, judged: Judged) -> Score:
         parts = _parts(judged, self.features)

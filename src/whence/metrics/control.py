@@ -37,7 +37,7 @@ class RandomExplanation:
         array = to_numpy(part)
         found = np.empty(array.shape)
         for row, example in enumerate(array):
-            key = zlib.crc32(np.ascontiguousarray(example))
+            key = zlib.crc32(np.ascontiguousarray(example).tobytes())
             sequence = np.random.SeedSequence(self.seed, spawn_key=(key,))
             found[row] = np.random.Generator(np.random.Philox(sequence)).standard_normal(example.shape)
         return found

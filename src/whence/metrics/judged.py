@@ -137,7 +137,7 @@ class Judged:
         return np.concatenate([each.reshape(self.count, -1) for each in self.explained], 1)
 
     def features(self, spec: Any = None) -> Features:
-        """Return the features that are judged: the user's, or pixels with their channels together, or single numbers."""
+        """Return the features that are judged: the user's, or whole pixels, or single numbers."""
         return laying.lay(self.problem, spec, _whole_pixels)
 
     def shares(self, features: Features) -> Float[np.ndarray, "B d"]:
@@ -215,7 +215,7 @@ class Judged:
             return replace(
                 given,
                 index=None if self.index is None else self.index[rows],
-                other=given.other[rows] if getattr(given.other, "shape", None) else given.other,
+                other=_rows_of(given.other, rows),
             )
         if self.index is not None:
             return self.index[rows]
@@ -249,6 +249,11 @@ class Judged:
         if one != shape and len(one) == len(shape):
             whole = whole.any(next(i + 1 for i, side in enumerate(shape) if side != one[i]), keepdims=True)
         return whole.reshape(self.count, -1)
+
+
+def _rows_of(given: Any, rows: Int[np.ndarray, "n"]) -> Any:
+    """Return what belongs to some rows of something that may have one entry for each."""
+    return given[rows] if getattr(given, "shape", None) else given
 
 
 def _part(target: Any, some: slice) -> Any:

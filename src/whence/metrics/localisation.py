@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -96,12 +96,14 @@ def _reached(judged: Judged, mask: Mask, tolerance: float) -> Mask:
     shape = judged.features().covers[0].shape
     sides = tuple(side for side in shape if side > 1)
     if len(shape) < 2:
-        raise Refused("a tolerance in pixels is for pictures; these inputs have no places that lie side by side")
-    away = [
-        distance_transform_edt(~each.reshape(sides)).ravel() if each.any() else np.full(each.size, np.inf)
-        for each in mask
-    ]
-    return np.stack(away) <= tolerance
+        raise Refused(
+            "a tolerance in pixels is for pictures; these inputs have no places that lie side by side"
+        )
+    away = np.full(mask.shape, np.inf)
+    for row in np.flatnonzero(mask.any(1)):
+        found: Any = distance_transform_edt(~mask[row].reshape(sides))
+        away[row] = found.ravel()
+    return away <= tolerance
 
 
 @register(
@@ -123,7 +125,9 @@ class RelevanceMass(Localising):
         shares, mask = self.placed(judged)
         total = shares.sum(1)
         if not total.all():
-            judged.note(f"{int((total == 0).sum())} of {len(total)} explanations have no relevance to be in a place")
+            judged.note(
+                f"{int((total == 0).sum())} of {len(total)} explanations have no relevance to be in a place"
+            )
         inside = np.where(mask, shares, 0.0).sum(1)
         values = np.divide(inside, total, out=np.full_like(total, np.nan), where=total != 0)
         return self.told(judged, values, mask)
@@ -185,8 +189,9 @@ class TopKIntersection(Localising):
 
 
 @register(
-    "iou", "localisation", "|M ∩ mask| / |M ∪ mask|,  M = top_K(φ), K = |mask|", "Jaccard 1912, doi:10.1111/j.1469-8137."
-    "1912.tb05611.x; of thresholded maps: Zhou et al. 2016, arXiv:1512.04150", better="higher", needs=("mask",),
+    "iou", "localisation", "|M ∩ mask| / |M ∪ mask|,  M = top_K(φ), K = |mask|",
+    "Jaccard 1912, doi:10.1111/j.1469-8137.1912.tb05611.x; of thresholded maps: Zhou et al. 2016, arXiv:1512.04150",
+    better="higher", needs=("mask",),
     title="Intersection over union",
 )  # fmt: skip
 @dataclass(frozen=True)
@@ -204,7 +209,9 @@ class IoU(Localising):
         """Check the settings."""
         super().__post_init__()
         if self.threshold is not None and not 0 < self.threshold <= 1:
-            raise BadInput(f"threshold is {self.threshold!r}; it is a part of the largest share, above 0, at most 1")
+            raise BadInput(
+                f"threshold is {self.threshold!r}; it is a part of the largest share, above 0, at most 1"
+            )
 
     def judge(self, judged: Judged) -> Score:
         shares, mask = self.placed(judged)

@@ -72,7 +72,9 @@ def _classes(judged: Judged) -> tuple[Int[np.ndarray, "B"], int]:
     given, outputs = judged.call.target, judged.outputs
     kind = given.kind if isinstance(given, targets.Target) else "logit"
     if judged.index is None or outputs.ndim != 2 or outputs.shape[1] < 2 or kind in ("margin", "loss"):
-        raise Refused("the random logit test compares classes: the target must be a logit or a probability of one")
+        raise Refused(
+            "the random logit test compares classes: the target must be a logit or a probability of one"
+        )
     return judged.index, int(outputs.shape[1])
 
 

@@ -181,9 +181,13 @@ class EfficientMPRT(Metric):
             model = found.replaced(drawn(judged, found, draw))
             values = judged.again(judged.problem.inputs, np.arange(judged.count), model=model)
             after = self._complexity(in_features(features, values, judged.problem))
-            rises.append(np.divide(after - before, before, out=np.full_like(before, np.nan), where=before > 0))
+            rises.append(
+                np.divide(after - before, before, out=np.full_like(before, np.nan), where=before > 0)
+            )
         if not before.all():
-            judged.note("some explanations are the same everywhere: their complexity of 0 cannot rise by a part")
+            judged.note(
+                "some explanations are the same everywhere: their complexity of 0 cannot rise by a part"
+            )
         each = np.stack(rises, 1)
         error = each.std(1, ddof=1) / np.sqrt(self.draws) if self.draws > 1 else None
         return self.score(judged, each.mean(1), standard_error=error, evaluations=judged.evaluations)

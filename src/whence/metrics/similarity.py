@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -73,10 +73,13 @@ def structure(one: Maps, other: Maps, sides: tuple[int, int]) -> Float[np.ndarra
 
     def mean(maps: Float[np.ndarray, "B h w"]) -> Float[np.ndarray, "B h w"]:
         cut = window // 2
-        return uniform_filter(maps, (1, window, window))[:, cut : sides[0] - cut, cut : sides[1] - cut]
+        side: Any = (1, window, window)
+        return uniform_filter(maps, side)[:, cut : sides[0] - cut, cut : sides[1] - cut]
 
     unbiased = window**2 / (window**2 - 1)
     mx, my = mean(x), mean(y)
-    xx, yy, xy = (unbiased * (mean(a * b) - p * q) for a, b, p, q in ((x, x, mx, mx), (y, y, my, my), (x, y, mx, my)))
+    xx, yy, xy = (
+        unbiased * (mean(a * b) - p * q) for a, b, p, q in ((x, x, mx, mx), (y, y, my, my), (x, y, mx, my))
+    )
     found = ((2 * mx * my + c1) * (2 * xy + c2)) / ((mx**2 + my**2 + c1) * (xx + yy + c2))
     return found.mean((1, 2))

@@ -88,9 +88,7 @@ class RelativeInputStability(Relative):
 
     def below(self, moved: Moved) -> Float[np.ndarray, "draws B"]:
         """Return the relative change of the input."""
-        return self.norm(
-            self.relative(moved.distance, numbers(moved.judged, moved.judged.problem.inputs))
-        )
+        return self.norm(self.relative(moved.distance, numbers(moved.judged, moved.judged.problem.inputs)))
 
 
 @register(

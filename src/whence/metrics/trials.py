@@ -56,9 +56,7 @@ class Trials:
     def native(self, arrays: Arrays) -> Leaves:
         """Return arrays as the framework's, in the inputs' type."""
         problem = self.judged.problem
-        return tuple(
-            problem.ops.like(each, leaf) for each, leaf in zip(arrays, problem.inputs, strict=True)
-        )
+        return tuple(problem.ops.like(each, leaf) for each, leaf in zip(arrays, problem.inputs, strict=True))
 
     def outputs(self, arrays: Arrays, rows: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
         """Return the explained number for other inputs of examples `rows`."""
@@ -122,7 +120,9 @@ class Trials:
         self, found: Float[np.ndarray, "B d"], before: Float[np.ndarray, "B"]
     ) -> Bool[np.ndarray, "B d"]:
         """Return where outputs differ from those before by more than float noise."""
-        largest = np.maximum(np.abs(found).max(1), np.maximum(np.abs(before), np.abs(self.judged.problem.output)))
+        largest = np.maximum(
+            np.abs(found).max(1), np.maximum(np.abs(before), np.abs(self.judged.problem.output))
+        )
         return np.abs(found - before[:, None]) > NOTICED * largest[:, None]
 
     def influence(self, tries: int, first: Arrays | None = None) -> Bool[np.ndarray, "B d"]:

@@ -45,7 +45,9 @@ class ImplementationInvariance(Metric):
         theirs, own = question.outputs(call), judged.outputs
         scale = max(float(np.abs(own).max(initial=0.0)), 1e-6)
         if theirs.shape != own.shape or np.abs(theirs - own).max(initial=0.0) > SAME * scale:
-            raise Refused("the other network computes something else: its outputs at the examples are not the same")
+            raise Refused(
+                "the other network computes something else: its outputs at the examples are not the same"
+            )
         judged.evaluations += 1
         again = judged.again(judged.problem.inputs, np.arange(judged.count), model=self.other)
         return self.score(judged, _apart(judged.flat, flat(again)), evaluations=judged.evaluations)
@@ -76,7 +78,9 @@ class Linearity(Metric):
         if self.other is None:
             raise BadInput("linearity is of a f + b g: give other=, the function g")
         if judged.call.output is not None:
-            raise Refused("linearity adds up whole outputs; wrap the models so that they return what output= picks")
+            raise Refused(
+                "linearity adds up whole outputs; wrap the models so that they return what output= picks"
+            )
         a, b = self.weights
         rows, inputs = np.arange(judged.count), judged.problem.inputs
         both = _sum_of(_called(judged.call.model), _called(self.other), a, b)
@@ -155,7 +159,9 @@ class Symmetry(Metric):
             swapped[:, [i, j]] = swapped[:, [j, i]]
             after = trials.outputs(_like(swapped, base), rows)
             if trials.noticed(after[:, None], trials.outputs(base, rows)).any():
-                raise Refused(f"pairs: the output changes when inputs {i} and {j} are swapped: they are not alike")
+                raise Refused(
+                    f"pairs: the output changes when inputs {i} and {j} are swapped: they are not alike"
+                )
 
 
 def _difference(judged: Judged, trials: Trials, i: int, j: int) -> Float[np.ndarray, "B"]:
@@ -163,7 +169,9 @@ def _difference(judged: Judged, trials: Trials, i: int, j: int) -> Float[np.ndar
     rows = np.flatnonzero(numbers[:, i] != numbers[:, j])
     shares = judged.flat.copy() if len(rows) < judged.count or not len(rows) else np.zeros_like(numbers)
     if shares.shape != numbers.shape:
-        raise Refused("symmetry compares single inputs, and the explanation has fewer shares than there are inputs")
+        raise Refused(
+            "symmetry compares single inputs, and the explanation has fewer shares than there are inputs"
+        )
     if len(rows):
         alike = numbers[rows]
         alike[:, j] = alike[:, i]

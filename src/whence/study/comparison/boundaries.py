@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,7 +38,7 @@ def part(bench: Bench, number: int) -> Part:
     top = bench.predicted[rows][kept]
     rival = _rivals(bench, points, top)
     margin = target.margin(top, rival)
-    options = {
+    options: dict[str, Any] = {
         "preprocess": bench.source.preprocess, "seed": bench.setup.seed, "chunk": CHUNK, "target": margin,
     }  # fmt: skip
     normal = whence.explain(bench.source.model, points, "saliency", **options)
@@ -66,11 +66,13 @@ def _nearest(bench: Bench, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _search(bench: Bench, inputs: np.ndarray) -> np.ndarray:
-    call = Call(bench.source.model, inputs, preprocess=bench.source.preprocess, seed=bench.setup.seed, chunk=CHUNK)
+    call = Call(
+        bench.source.model, inputs, preprocess=bench.source.preprocess, seed=bench.setup.seed, chunk=CHUNK
+    )
     with asked(call) as question:
         problem = question.problem
         (leaf,) = Draws(problem, boundary()).at(np.arange(len(inputs)), np.zeros(len(inputs), dtype=int))
-        # The nearest point may lie a little outside of what pixels can be; the picture there is the nearest that is one.
+        # The point may lie a little outside of what pixels can be: the nearest picture stands for it.
         return np.clip(problem.ops.numpy(leaf).astype(np.float32), 0, 1).reshape(inputs.shape)
 
 

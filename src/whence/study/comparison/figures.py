@@ -49,7 +49,9 @@ def _by_likeness(rank: np.ndarray) -> np.ndarray:
 
     away = 1 - np.nan_to_num((rank + rank.T) / 2)
     np.fill_diagonal(away, 0)
-    return leaves_list(linkage(squareform(np.maximum(away, 0), checks=False), "average", optimal_ordering=True))
+    return leaves_list(
+        linkage(squareform(np.maximum(away, 0), checks=False), "average", optimal_ordering=True)
+    )
 
 
 def costs(found: Comparison, network: str, metric: str) -> Figure | None:

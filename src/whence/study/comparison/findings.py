@@ -89,7 +89,7 @@ def sentences(found: Comparison) -> list[str]:
         pairs = [rank[i, j] for i in real for j in real if j < i and np.isfinite(rank[i, j])]
         if pairs:
             middle = float(np.median(pairs))
-            right += f"; the maps of two of the {len(real)} methods have a rank correlation of {middle:.2f} in the middle"
+            right += f"; two of the {len(real)} methods' maps have a rank correlation of {middle:.2f} in the middle"
         told.append(right + ".")
         told += _leaders(found, network)
     told.append(
@@ -117,7 +117,9 @@ def _leaders(found: Comparison, network: str) -> list[str]:
 
 
 def _rows(found: Comparison, network: str, metric: str) -> dict[str, Row]:
-    rows = {name: found.cell(network, name, metric) for name in found.methods(network) if name != control.NAME}
+    rows = {
+        name: found.cell(network, name, metric) for name in found.methods(network) if name != control.NAME
+    }
     return {name: row for name, row in rows.items() if row is not None and np.isfinite(row.value)}
 
 
@@ -128,7 +130,9 @@ def no_better(found: Comparison, network: str, record: Record) -> set[str]:
         return set()
     sign = 1 if record.better == "higher" else -1
     rows = _rows(found, network, record.name)
-    return {name for name, row in rows.items() if sign * (row.value - mine.value) <= 0 or not _apart(row, mine)}
+    return {
+        name for name, row in rows.items() if sign * (row.value - mine.value) <= 0 or not _apart(row, mine)
+    }
 
 
 def _apart(one: Row, two: Row) -> bool:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from whence.study.comparison.tasks import Bench
 
 STRATIFIED = "integrated_gradients"
-"""The method whose mean is taken with few gradients a picture, each picture with its own offset (see mean_attribution)."""
+"""The method whose mean takes few gradients a picture, each picture with its own offset (see mean_attribution)."""
 NODES = 4
 
 
@@ -38,11 +38,15 @@ def part(bench: Bench, name: str, number: int) -> Part:
     for start in range(0, len(rows), 250):
         some = rows[start : start + 250]
         labels = bench.pictures.labels[some]
-        maps = bench.maps(bench.explain(method, bench.inputs[some], labels), bench.inputs[some]).astype(np.float64)
+        maps = bench.maps(bench.explain(method, bench.inputs[some], labels), bench.inputs[some]).astype(
+            np.float64
+        )
         for total, each in zip(sums, (maps, np.abs(maps), maps**2), strict=False):
             np.add.at(total, labels, each)
         count += np.bincount(labels, minlength=classes)
-    return Part({"sum": sums[0], "absolute": sums[1], "squares": sums[2], "count": count}, {"how": "every map whole"})
+    return Part(
+        {"sum": sums[0], "absolute": sums[1], "squares": sums[2], "count": count}, {"how": "every map whole"}
+    )
 
 
 def _stratified(bench: Bench, rows: np.ndarray, classes: int) -> Part:

@@ -16,7 +16,7 @@ from whence.metrics import control
 from whence.metrics.metric import FAMILIES, Record
 from whence.study.comparison import figures, findings, tiles
 from whence.study.comparison.results import Comparison
-from whence.study.comparison.setup import judging, titled
+from whence.study.comparison.setup import metric_fields, titled
 from whence.study.pages import style, template
 
 AGAINST_COST = ("insertion", "max_sensitivity")
@@ -62,7 +62,9 @@ def write(found: Comparison, path: Path, command: str) -> Path:
 
 def _heading(found: Comparison) -> str:
     methods = {name for network in found.setup.networks for name in found.methods(network)} - {control.NAME}
-    what = {"mnist": "MNIST's digits", "digits": "handwritten digits"}.get(found.setup.data, found.pictures.name)
+    what = {"mnist": "MNIST's digits", "digits": "handwritten digits"}.get(
+        found.setup.data, found.pictures.name
+    )
     return f"{len(methods)} explanation methods on {what}"
 
 
@@ -76,11 +78,11 @@ def _network(found: Comparison, network: str) -> dict[str, Any]:
         "digits": digits,
         "mosaic": mosaic,
         "table": _table(found, network),
-        "characters": [
-            (titled(each.method), each) for each in findings.characters(found, network)
-        ],
+        "characters": [(titled(each.method), each) for each in findings.characters(found, network)],
         "agreement": _image(figures.agreement(found, network)),
-        "costs": [image for metric in AGAINST_COST if (image := _image(figures.costs(found, network, metric)))],
+        "costs": [
+            image for metric in AGAINST_COST if (image := _image(figures.costs(found, network, metric)))
+        ],
         "mean": tiles.global_maps(found, network, "mean"),
         "absolute": tiles.global_maps(found, network, "absolute"),
         "labels": labels[:10],
@@ -108,7 +110,15 @@ def _table(found: Comparison, network: str) -> dict[str, Any]:
     rows: list[tuple[str, list[Cell]]] = []
     for name in found.methods(network):
         cells = [
-            _cell(found, network, name, each, places[each.name], name in best[each.name], name in poor[each.name])
+            _cell(
+                found,
+                network,
+                name,
+                each,
+                places[each.name],
+                name in best[each.name],
+                name in poor[each.name],
+            )
             for each in records
         ]
         for cost in ("evaluations", "milliseconds"):
@@ -120,7 +130,13 @@ def _table(found: Comparison, network: str) -> dict[str, Any]:
 
 
 def _cell(
-    found: Comparison, network: str, name: str, record: Record, places: dict[str, float], best: bool, random: bool
+    found: Comparison,
+    network: str,
+    name: str,
+    record: Record,
+    places: dict[str, float],
+    best: bool,
+    random: bool,
 ) -> Cell:
     row = found.cell(network, name, record.name)
     if row is None or not np.isfinite(row.value):
@@ -151,8 +167,10 @@ def _told(found: Comparison, record: Record) -> dict[str, Any]:
     counts = sorted({row.count for row in cells})
     return {
         "record": record,
-        "settings": parts[0] if parts else repr(judging(record.name).fields),
-        "count": " to ".join(f"{each:,}" for each in dict.fromkeys((counts[0], counts[-1]))) if counts else "0",
+        "settings": parts[0] if parts else repr(metric_fields(record.name)),
+        "count": " to ".join(f"{each:,}" for each in dict.fromkeys((counts[0], counts[-1])))
+        if counts
+        else "0",
         "arrow": {"higher": "↑", "lower": "↓", None: ""}[record.better],
     }
 
@@ -165,9 +183,15 @@ def _budgets(found: Comparison) -> list[tuple[str, str]]:
 
     return [
         ("Accuracy and confusions", f"{there:,} pictures"),
-        ("Explanations that are judged, and the metrics that ask the model alone", f"{few(budgets.metrics)} pictures"),
+        (
+            "Explanations that are judged, and the metrics that ask the model alone",
+            f"{few(budgets.metrics)} pictures",
+        ),
         ("Metrics that explain again, or another network", f"{few(budgets.again)} pictures"),
-        (f"Mean maps of methods of up to {budgets.cheap} evaluations a picture", f"{few(budgets.whole)} pictures"),
+        (
+            f"Mean maps of methods of up to {budgets.cheap} evaluations a picture",
+            f"{few(budgets.whole)} pictures",
+        ),
         ("Mean maps of the dearer methods", f"{few(budgets.dear)} pictures"),
         ("Nearest decision boundaries", f"{few(budgets.boundary)} pictures"),
     ]

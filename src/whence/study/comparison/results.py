@@ -23,7 +23,7 @@ COSTS: Final = ("evaluations", "milliseconds")
 
 @dataclass(frozen=True)
 class Row:
-    """One number of the study: what was measured, its mean over pictures, its standard error and how many there were."""
+    """One number of the study: what was measured, its mean over pictures, its standard error, and their number."""
 
     network: str
     method: str
@@ -115,7 +115,9 @@ class Comparison:
                 count = len(self.explained(network, name).arrays["values"])
                 nothing = float("nan")
                 yield Row(network, name, "evaluations", float(told["evaluations"]), nothing, count, "lower")
-                yield Row(network, name, "milliseconds", 1000 * float(told["seconds"]), nothing, count, "lower")
+                yield Row(
+                    network, name, "milliseconds", 1000 * float(told["seconds"]), nothing, count, "lower"
+                )
             yield from self._agreements(network)
             yield from self._distances(network)
         for job in self._metric_jobs:
@@ -124,13 +126,21 @@ class Comparison:
                 continue
             _, network, name, metric = job.parts
             told = part.told
-            values = (float("nan") if told[each] is None else float(told[each]) for each in ("mean", "error"))
-            yield Row(network, name, metric, *values, int(told["count"]), told["better"] or "")
+            mean, error = float(told["mean"]), float(told["error"])
+            yield Row(network, name, metric, mean, error, int(told["count"]), told["better"] or "")
 
     def _accuracy(self, network: str) -> Row:
         right = self.predicted(network) == self.pictures.labels
         share = float(right.mean())
-        return Row(network, "", "accuracy", share, float(np.sqrt(share * (1 - share) / len(right))), len(right), "higher")
+        return Row(
+            network,
+            "",
+            "accuracy",
+            share,
+            float(np.sqrt(share * (1 - share) / len(right))),
+            len(right),
+            "higher",
+        )
 
     def _agreements(self, network: str) -> Iterator[Row]:
         part = self.store.read(f"agreement/{network}")
@@ -146,7 +156,9 @@ class Comparison:
         if found is not None and len(found["distance"]):
             away = found["distance"]
             error = float(away.std(ddof=1) / np.sqrt(len(away))) if len(away) > 1 else float("nan")
-            yield Row(network, "", "distance to the decision boundary", float(away.mean()), error, len(away), "")
+            yield Row(
+                network, "", "distance to the decision boundary", float(away.mean()), error, len(away), ""
+            )
 
     # ---- maps --------------------------------------------------------------------------------------------------
 
@@ -182,7 +194,9 @@ class Comparison:
         parts = [part for key in keys if not (part := self.store.read(key)).refused and not part.failed]
         if not parts:
             return None
-        return {name: np.concatenate([part.arrays[name] for part in parts]) for name in (*FOUND, "top", "rows")}
+        return {
+            name: np.concatenate([part.arrays[name] for part in parts]) for name in (*FOUND, "top", "rows")
+        }
 
     def agreement(self, network: str) -> tuple[list[str], np.ndarray]:
         """Return the methods and the matrix of their mean rank correlations."""
@@ -196,6 +210,8 @@ class Comparison:
         return {
             "settings": self.setup.record(),
             "rows": [asdict(row) for row in self.rows],
-            "left_out": [dict(zip(("network", "method", "reason"), each, strict=True)) for each in self.left_out()],
+            "left_out": [
+                dict(zip(("network", "method", "reason"), each, strict=True)) for each in self.left_out()
+            ],
             "failures": self.failures(),
         }

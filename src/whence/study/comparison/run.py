@@ -7,13 +7,18 @@ import queue
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
+from whence.data_set_batches import fingerprint
 from whence.errors import WorkFailed
+from whence.explainer import RUN_BY, versions
 from whence.study.comparison import jobs
 from whence.study.comparison.jobs import Job
 from whence.study.comparison.setup import Setup
@@ -52,29 +57,29 @@ def run(setup: Setup, pictures: Pictures, folder: Path, say: Say) -> Store:
         total = sum(job.weight for job in rest)
         left = _unfinished(store, rest)
         done = 1 - sum(job.weight for job in left) / max(total, 1e-9)
-        team.do(left, lambda job, share: say(job.words, 0.02 + FIRST + (0.98 - FIRST) * (done + (1 - done) * share)))
+        team.do(
+            left,
+            lambda job, share: say(job.words, 0.02 + FIRST + (0.98 - FIRST) * (done + (1 - done) * share)),
+        )
     return store
 
 
 def _question(setup: Setup, pictures: Pictures) -> dict[str, Any]:
     """Return what must be the same where finished work is to count."""
-    from whence.data_set_batches import fingerprint
-    from whence.explainer import versions
-
-    weights: dict[str, Any] = {}
-    for network in setup.networks:
-        found = source(network, setup.request)
-        weights[network] = fingerprint(found.model, lambda: np_zero())["weights"]
     return {
-        "setup": setup.record(), "pictures": pictures.checksum, "weights": weights, "versions": versions("torch"),
-    }  # fmt: skip
+        "setup": setup.record(),
+        "pictures": pictures.checksum,
+        "weights": {network: _weights(network, setup) for network in setup.networks},
+        "versions": {name: text for backend in RUN_BY for name, text in versions(backend).items()},
+    }
 
 
-def np_zero() -> Any:
-    """Return an empty array: outputs are not part of what is asked here."""
-    import numpy as np
-
-    return np.zeros(0)
+def _weights(network: str, setup: Setup) -> int | None:
+    """Return a checksum of a network's weights, or of its file; None where it has neither."""
+    if Path(network).is_file():
+        return zlib.crc32(Path(network).read_bytes())
+    model = source(network, setup.request).model
+    return fingerprint(model, lambda: np.zeros(0))["weights"]
 
 
 def _unfinished(store: Store, every: Sequence[Job]) -> list[Job]:
@@ -137,7 +142,11 @@ class Team:
             if line.strip() == f"{DONE}{job.key}":
                 return
         status = process.wait()
-        how = f"the process ended by signal {-status}" if status < 0 else f"the process ended with status {status}"
+        how = (
+            f"the process ended by signal {-status}"
+            if status < 0
+            else f"the process ended with status {status}"
+        )
         Store(self.folder).write(job.key, Part({}, {"failed": f"{how} (too little memory?)"}))
 
     def _process(self, number: int) -> subprocess.Popen[str]:

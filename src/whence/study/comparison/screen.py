@@ -43,6 +43,9 @@ def show(console: Console, found: Comparison) -> None:
             table.add_row(titled(name), *cells)
         console.print(table)
     console.print()
-    console.print("[dim]Bold: cannot be told apart from the best. ms: of one core, a picture. All metrics are on the page: they disagree, so read them together.[/dim]")
+    console.print(
+        "[dim]Bold: cannot be told apart from the best. ms: of one core, a picture. All metrics are on the page: they "
+        "disagree, so read them together.[/dim]"
+    )
     for failure in found.failures():
         console.print(f"[red]failed[/red] {failure}", highlight=False)

@@ -76,40 +76,34 @@ class Setup:
     def read(cls, record: dict[str, Any]) -> Setup:
         """Return a setup from its record."""
         lists = {name: tuple(record[name]) for name in ("networks", "methods", "metrics")}
-        return cls(**{**record, **lists, "budgets": Budgets(**record["budgets"])})
-
-
-@dataclass(frozen=True)
-class Judging:
-    """How a metric is asked here: its fields, and what stands for f where the metric leaves it open."""
-
-    fields: dict[str, Any] = field(default_factory=dict[str, Any])
+        every: dict[str, Any] = {**record, **lists, "budgets": Budgets(**record["budgets"])}
+        return cls(**every)
 
 
 # The metrics of the study, in the order of its table, with the settings that differ from their defaults.
-METRICS: Final[MappingProxyType[str, Judging]] = MappingProxyType(
+METRICS: Final[MappingProxyType[str, dict[str, Any]]] = MappingProxyType(
     {
-        "deletion": Judging(),
-        "insertion": Judging(),
-        "pixel_flipping": Judging(),
-        "road": Judging(),
-        "infidelity": Judging(),
-        "faithfulness_correlation": Judging(),
-        "faithfulness_estimate": Judging(),
-        "monotonicity_correlation": Judging(),
-        "sensitivity_n": Judging(),
-        "sufficiency": Judging(),
-        "completeness_residual": Judging(),
-        "max_sensitivity": Judging(),
-        "local_lipschitz": Judging(),
-        "relative_input_stability": Judging(),
-        "relative_output_stability": Judging(),
-        "mprt": Judging(),
-        "efficient_mprt": Judging(),
-        "random_logit": Judging(),
-        "sparseness": Judging(),
-        "effective_features": Judging(),
-        "relevance_mass": Judging(),
+        "deletion": {},
+        "insertion": {},
+        "pixel_flipping": {},
+        "road": {},
+        "infidelity": {},
+        "faithfulness_correlation": {},
+        "faithfulness_estimate": {},
+        "monotonicity_correlation": {},
+        "sensitivity_n": {},
+        "sufficiency": {},
+        "completeness_residual": {},
+        "max_sensitivity": {},
+        "local_lipschitz": {},
+        "relative_input_stability": {},
+        "relative_output_stability": {},
+        "mprt": {},
+        "efficient_mprt": {},
+        "random_logit": {},
+        "sparseness": {},
+        "effective_features": {},
+        "relevance_mass": {},
     }
 )
 
@@ -123,8 +117,10 @@ def setup(
         BadInput: a name is unknown.
     """
     chosen = {
-        "method": tuple(dict.fromkeys(each.strip().replace("-", "_") for each in methods)) or tuple(registry.methods()),
-        "metric": tuple(dict.fromkeys(each.strip().replace("-", "_") for each in metrics)) or tuple(each for each in METRICS if each in registered()),
+        "method": tuple(dict.fromkeys(each.strip().replace("-", "_") for each in methods))
+        or tuple(registry.methods()),
+        "metric": tuple(dict.fromkeys(each.strip().replace("-", "_") for each in metrics))
+        or tuple(each for each in METRICS if each in registered()),
     }
     for kind, known in (("method", registry.methods()), ("metric", registered())):
         for name in chosen[kind]:
@@ -147,13 +143,13 @@ def method_fields(name: str, background: Any) -> dict[str, Any]:
         found["baseline"] = background
     if "piecewise linear or smooth" in record.needs:
         # Pairs of 784 pixels are 600,000 numbers: the cells of a coarse grid are what it divides.
-        found["features"] = "grid:3"
+        found |= {"features": "grid:3", "max_evaluations": 50}
     return found
 
 
-def judging(name: str) -> Judging:
-    """Return how a metric is asked: with its defaults, where the study has no settings for it."""
-    return METRICS.get(name, Judging())
+def metric_fields(name: str) -> dict[str, Any]:
+    """Return the settings with which a metric is asked: its own defaults, but for those of the study."""
+    return METRICS.get(name, {})
 
 
 def titled(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What has been finished: one file for each unit of work, written whole or not at all, and found again by a later run."""
+"""What has been finished: a file for each unit of work, written whole or not at all, and found by a later run."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ class Store:
             differing = [name for name in told if told[name] != before.get(name)]
             if differing:
                 raise BadInput(
-                    f"{self.folder} holds finished work of another study (another {', '.join(differing)}); give another "
-                    "--out, or delete that folder"
+                    f"{self.folder} holds finished work of another study (another {', '.join(differing)}); give "
+                    "another --out, or delete that folder"
                 )
             return
         with write_atomically(path) as handle:
@@ -84,4 +84,5 @@ class Store:
         """Write a part, all of it or nothing."""
         with write_atomically(self.path(key)) as handle:
             # The archive's own dates would make equal parts differ in their bytes; NumPy writes none.
-            np.savez_compressed(handle, **{TOLD: np.array(json.dumps(dict(part.told)))}, **part.arrays)
+            told = {TOLD: np.array(json.dumps(dict(part.told)))}
+            np.savez_compressed(handle, **told, **part.arrays)  # pyright: ignore[reportArgumentType]

@@ -35,9 +35,9 @@ class Pictures:
     @property
     def checksum(self) -> int:
         """A number that tells these pictures from others."""
-        found = zlib.crc32(np.ascontiguousarray(self.images))
+        found = zlib.crc32(np.ascontiguousarray(self.images).tobytes())
         for part in (self.labels, self.background):
-            found = zlib.crc32(np.ascontiguousarray(part), found)
+            found = zlib.crc32(np.ascontiguousarray(part).tobytes(), found)
         return found
 
     @property
@@ -52,7 +52,12 @@ class Pictures:
         masks = {} if self.masks is None else {"masks": self.masks}
         with write_atomically(path) as handle:
             np.savez(
-                handle, name=self.name, images=self.images, labels=self.labels, background=self.background, **masks
+                handle,
+                name=self.name,
+                images=self.images,
+                labels=self.labels,
+                background=self.background,
+                **masks,  # pyright: ignore[reportArgumentType]
             )
 
     @classmethod
@@ -64,7 +69,7 @@ class Pictures:
 
 
 def handwritten(name: str, folder: Path | None, seed: int, most: int, progress: bool) -> Pictures:
-    """Return the test digits of MNIST or of scikit-learn in an order of the seed's; the background is of the training part.
+    """Return the test digits of MNIST or of scikit-learn, in the seed's order; the background is of the training part.
 
     The right place of a digit is its ink: wherever it is not black. That is where a digit's evidence can be switched
     off, not proof of where the network looks.
@@ -74,7 +79,9 @@ def handwritten(name: str, folder: Path | None, seed: int, most: int, progress: 
     order = random.permutation(len(dataset.test_images))[:most]
     others = random.permutation(len(dataset.train_images))[:BACKGROUND]
     images = dataset.test_images[order]
-    return Pictures(dataset.name, images, dataset.test_labels[order], dataset.train_images[others], images > 0)
+    return Pictures(
+        dataset.name, images, dataset.test_labels[order], dataset.train_images[others], images > 0
+    )
 
 
 def own(path: Path, labels: Sequence[str] | None, seed: int, most: int) -> Pictures:
@@ -91,7 +98,9 @@ def own(path: Path, labels: Sequence[str] | None, seed: int, most: int) -> Pictu
     elif path.suffix == ".npz" and path.is_file():
         images, numbers, extra = _from_archive(path)
     else:
-        raise BadInput(f"--data {path}: give a folder with a folder of pictures for each class, or an .npz archive")
+        raise BadInput(
+            f"--data {path}: give a folder with a folder of pictures for each class, or an .npz archive"
+        )
     order = np.random.default_rng(seed).permutation(len(images))
     background = extra.get("background")
     if background is None:
@@ -101,13 +110,19 @@ def own(path: Path, labels: Sequence[str] | None, seed: int, most: int) -> Pictu
         background, order = images[order[:few]], order[few:]
     order = order[:most]
     masks = extra.get("masks")
-    return Pictures(path.name, images[order], numbers[order], background, None if masks is None else masks[order])
+    return Pictures(
+        path.name, images[order], numbers[order], background, None if masks is None else masks[order]
+    )
 
 
-def _from_folders(path: Path, labels: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+def _from_folders(
+    path: Path, labels: Sequence[str] | None
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     folders = sorted(each for each in path.iterdir() if each.is_dir() and not each.name.startswith("."))
     if not folders:
-        raise BadInput(f"--data {path}: it holds no folders; sort its pictures into one folder for each class")
+        raise BadInput(
+            f"--data {path}: it holds no folders; sort its pictures into one folder for each class"
+        )
     images: list[np.ndarray] = []
     numbers: list[int] = []
     for place, folder in enumerate(folders):
@@ -132,7 +147,9 @@ def _class_of(name: str, place: int, labels: Sequence[str] | None, count: int) -
         return int(name)
     if labels is None:
         return place
-    raise BadInput(f"--data: the folder {name!r} is no class of the model; name it by a label, or by its number")
+    raise BadInput(
+        f"--data: the folder {name!r} is no class of the model; name it by a label, or by its number"
+    )
 
 
 def _from_archive(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
@@ -143,18 +160,30 @@ def _from_archive(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndar
         raise BadInput(f"--data {path}: cannot be read ({problem})") from None
     missing = {"images", "labels"} - set(arrays)
     if missing:
-        raise BadInput(f"--data {path}: it lacks {' and '.join(sorted(missing))}; it holds {', '.join(arrays) or 'nothing'}")
+        raise BadInput(
+            f"--data {path}: it lacks {' and '.join(sorted(missing))}; it holds {', '.join(arrays) or 'nothing'}"
+        )
     images, labels = arrays["images"], arrays["labels"]
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] not in (1, 3)):
+    if (
+        images.dtype != np.uint8
+        or images.ndim not in (3, 4)
+        or (images.ndim == 4 and images.shape[-1] not in (1, 3))
+    ):
         raise BadInput(
             f"--data {path}: images is {images.dtype} {images.shape}; it is uint8 [n, height, width] or [n, h, w, 3]"
         )
     if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
-        raise BadInput(f"--data {path}: labels is {labels.dtype} {labels.shape}; it is one whole number a picture")
+        raise BadInput(
+            f"--data {path}: labels is {labels.dtype} {labels.shape}; it is one whole number a picture"
+        )
     masks = arrays.get("masks")
     if masks is not None and masks.shape != images.shape[:3]:
         raise BadInput(f"--data {path}: masks is {masks.shape} and the pictures are {images.shape[:3]}")
-    return images, labels.astype(np.int64), {key: arrays[key] for key in ("masks", "background") if key in arrays}
+    return (
+        images,
+        labels.astype(np.int64),
+        {key: arrays[key] for key in ("masks", "background") if key in arrays},
+    )
 
 
 def source(network: str, request: dict[str, Any]) -> Source:

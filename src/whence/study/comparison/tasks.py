@@ -20,7 +20,7 @@ from whence.metrics.metric import registered
 from whence.question import Call, outputs
 from whence.study.comparison import boundaries, confusions, means
 from whence.study.comparison.agreement import correlations
-from whence.study.comparison.setup import CHUNK, Setup, judging, method_fields
+from whence.study.comparison.setup import CHUNK, Setup, method_fields, metric_fields
 from whence.study.comparison.store import Part, Store
 from whence.study.comparison.subject import Pictures, source
 
@@ -85,7 +85,7 @@ class Bench:
         )  # fmt: skip
 
     def maps(self, result: Attribution, inputs: np.ndarray) -> np.ndarray:
-        """Return a result as one number for each pixel [n, height, width], float32, a feature's share spread over it."""
+        """Return a result as one number for each pixel [n, height, width], float32; features' shares are spread."""
         with metrics.judged(
             self.source.model, inputs, result, preprocess=self.source.preprocess, chunk=CHUNK
         ) as judged:
@@ -107,7 +107,9 @@ def run(bench: Bench, key: str) -> Part:
 def _predict(bench: Bench) -> Part:
     found = outputs(Call(bench.source.model, bench.inputs, preprocess=bench.source.preprocess, chunk=CHUNK))
     if found.ndim != 2 or found.shape[1] < 2:
-        raise Refused(f"the network answers {found.shape[1:]} for each picture; the study compares classifiers")
+        raise Refused(
+            f"the network answers {found.shape[1:]} for each picture; the study compares classifiers"
+        )
     return Part({"outputs": found.astype(np.float32)}, {"labels": list(bench.source.labels or ())})
 
 
@@ -131,8 +133,8 @@ def _explain(bench: Bench, name: str) -> Part:
             values.append(np.full(len(some), np.nan) if given is None else to_numpy(given).astype(np.float64))
     every = {field_name: np.concatenate(values) for field_name, values in numbers.items()}
     told = {
-        "evaluations": float(np.nan_to_num(np.mean(every["evaluations"]))), "seconds": spent / len(rows), "notes": list(notes),
-        "method": repr(method),
+        "evaluations": float(np.nan_to_num(np.mean(every["evaluations"]))), "seconds": spent / len(rows),
+        "notes": list(notes), "method": repr(method),
     }  # fmt: skip
     shown = len(rows) - count
     values = np.concatenate(maps)
@@ -140,8 +142,8 @@ def _explain(bench: Bench, name: str) -> Part:
 
 
 def _metric(bench: Bench, name: str, metric: str) -> Part:
-    record, asked = registered()[metric], judging(metric)
-    built = metrics.build(metric, asked.fields)
+    record = registered()[metric]
+    built = metrics.build(metric, metric_fields(metric))
     again = bool({"method", "weights"} & {*record.needs})
     count = min(bench.setup.budgets.again, bench.judged_count) if again else bench.judged_count
     rows = slice(0, count)

@@ -50,7 +50,9 @@ def mosaic(found: Comparison, network: str) -> tuple[Strip, list[Strip]]:
     """Return one picture of each class, and every method's maps of them."""
     labels = found.labels(network)
     rows = _shown(found, network)
-    digits = Strip("", [picture(found.pictures.images[row], labels[found.pictures.labels[row]]) for row in rows])
+    digits = Strip(
+        "", [picture(found.pictures.images[row], labels[found.pictures.labels[row]]) for row in rows]
+    )
     names = [labels[found.pictures.labels[row]] for row in rows]
     strips = [
         strip(
@@ -97,7 +99,10 @@ def confusions(found: Comparison, network: str) -> list[Strip]:
         tiles: list[Tile] = []
         for row, each in zip(rows, maps, strict=False):
             drawn = strip("", [each], [f"why {labels[chosen]} and not {labels[true]}"]).tiles[0]
-            tiles += [picture(found.pictures.images[row], f"a {labels[true]} taken for {labels[chosen]}"), drawn]
+            tiles += [
+                picture(found.pictures.images[row], f"a {labels[true]} taken for {labels[chosen]}"),
+                drawn,
+            ]
         mean = part.arrays[f"mean{number}"].astype(np.float64)
         tiles += strip("", [mean], [f"the mean of all {len(rows)}"]).tiles
         strips.append(Strip(f"{labels[true]} taken for {labels[chosen]}", tiles, f"{len(rows)} times"))
@@ -121,7 +126,9 @@ def boundary_classes(found: Comparison, network: str) -> list[str]:
     """Return, for each class with pictures near its boundary, its name, the commonest rival and the mean distance."""
     values, labels = found.boundary(network), found.labels(network)
     told: list[str] = []
-    for k in range(len(labels)) if values is not None else ():
+    if values is None:
+        return told
+    for k in range(len(labels)):
         mine = values["top"] == k
         if mine.any():
             rival = int(np.bincount(values["rival"][mine]).argmax())

@@ -20,12 +20,12 @@ THREADS: Final = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_
 
 def main(folder: Path) -> None:
     """Do what the lines say until there are no more."""
+    import json
+
     from whence.study.comparison.setup import Setup
     from whence.study.comparison.store import ASKED, PICTURES, Part, Store
     from whence.study.comparison.subject import Pictures
     from whence.study.comparison.tasks import Bench, run
-
-    import json
 
     store = Store(folder)
     setup = Setup.read(json.loads((folder / ASKED).read_text(encoding="utf-8"))["setup"])

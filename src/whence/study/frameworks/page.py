@@ -6,7 +6,6 @@ import base64
 import shlex
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from whence import view
 from whence.files import write_atomically

@@ -1,6 +1,7 @@
 """One framework in a process of its own: reads what to do from a folder, and writes what came of it there.
 
-`python -m whence.study.frameworks.worker FOLDER`: nothing that another framework imported, compiled or allocated is in the way.
+`python -m whence.study.frameworks.worker FOLDER`: nothing that another framework imported, compiled or allocated is in
+the way.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any, Final
@@ -26,8 +26,8 @@ FAMILIES: Final = MappingProxyType(
     }
 )
 """The families of cases, in the order in which they are shown."""
-ALL: Final = "every convention"
-"""The name of an answer on which path integrals, Shapley values and taking features away agree."""
+ALL: Final = "path integral and Shapley value"
+"""The name of an answer on which path integrals along the straight line and Shapley values agree."""
 PATH: Final = "path integral"
 SHAPLEY: Final = "Shapley value"
 
@@ -83,7 +83,7 @@ class Case:
     alike: tuple[int, int] | None = None
     alone: int | None = None
     same_as: str = ""
-    sum_of: tuple[tuple[float, str], ...] = field(default=())
+    sum_of: tuple[tuple[float, str], ...] = ()
     cells: int | None = None
 
     @property
@@ -103,8 +103,6 @@ class Case:
 
     def first(self, count: int | None) -> Case:
         """Return the case with its first examples alone."""
-        from dataclasses import replace
-
         answers = tuple(Answer(each.convention, each.values[:count]) for each in self.answers)
         mask = None if self.mask is None else self.mask[:count]
         return replace(self, inputs=self.inputs[:count], answers=answers, mask=mask)
@@ -113,7 +111,7 @@ class Case:
         """Return the network, a PyTorch module in float64.
 
         Raises:
-            WorkFailed: PyTorch is not installed, or the network does not compute the case's function.
+            WorkFailed: PyTorch is not installed.
         """
         network, arguments = self.network
         return torch_part("torch_truth").build(network, **arguments)
@@ -148,7 +146,7 @@ def relu(values: np.ndarray) -> np.ndarray:
 
 
 def agreed(values: np.ndarray) -> tuple[Answer, ...]:
-    """Return the one answer that every convention gives."""
+    """Return the one answer that both conventions give."""
     return (Answer(ALL, values),)
 
 
@@ -157,17 +155,16 @@ def differing(path: np.ndarray, shapley: np.ndarray) -> tuple[Answer, ...]:
     return Answer(PATH, path), Answer(SHAPLEY, shapley)
 
 
-def pair(alone1: np.ndarray, alone2: np.ndarray, both: np.ndarray, rest: int = 0) -> np.ndarray:
+def pair(alone1: np.ndarray, alone2: np.ndarray, both: np.ndarray) -> np.ndarray:
     """Return the Shapley values of two features from what they are worth alone and together.
 
     Args:
         alone1: f with feature 1 present alone, less f(x').
         alone2: the same of feature 2.
         both: the same of both.
-        rest: how many more features there are, which are worth nothing.
     """
     one, two = (alone1 + both - alone2) / 2, (alone2 + both - alone1) / 2
-    return np.stack([one, two, *[np.zeros_like(both)] * rest], axis=1)
+    return np.stack([one, two], axis=1)
 
 
 def weights(*rows: tuple[float, ...]) -> np.ndarray:
