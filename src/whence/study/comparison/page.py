@@ -16,7 +16,7 @@ from whence.metrics import control
 from whence.metrics.metric import FAMILIES, Record
 from whence.study.comparison import figures, findings, tiles
 from whence.study.comparison.results import Comparison
-from whence.study.comparison.setup import metric_fields, titled
+from whence.study.comparison.setup import titled
 from whence.study.pages import style, template
 
 AGAINST_COST = ("insertion", "max_sensitivity")
@@ -167,7 +167,7 @@ def _told(found: Comparison, record: Record) -> dict[str, Any]:
     counts = sorted({row.count for row in cells})
     return {
         "record": record,
-        "settings": parts[0] if parts else repr(metric_fields(record.name)),
+        "settings": parts[0] if parts else "—",
         "count": " to ".join(f"{each:,}" for each in dict.fromkeys((counts[0], counts[-1])))
         if counts
         else "0",

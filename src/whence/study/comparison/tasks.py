@@ -143,7 +143,7 @@ def _explain(bench: Bench, name: str) -> Part:
 
 def _metric(bench: Bench, name: str, metric: str) -> Part:
     record = registered()[metric]
-    built = metrics.build(metric, metric_fields(metric))
+    built = metrics.build(metric, metric_fields(metric, name))
     again = bool({"method", "weights"} & {*record.needs})
     count = min(bench.setup.budgets.again, bench.judged_count) if again else bench.judged_count
     rows = slice(0, count)
