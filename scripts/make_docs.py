@@ -295,14 +295,37 @@ def readme_methods() -> str:
     return "\n".join(["", "| method | what it gives |", "|---|---|", *rows, ""])
 
 
+def metrics_table() -> str:
+    """Return the table of all metrics, family by family."""
+    from whence.metrics.metric import registered
+
+    asked = {
+        "method": "explains again", "weights": "changes weights", "mask": "the right place", "gradient": "a gradient",
+        "other": "a second model", "pairs": "told pairs",
+    }  # fmt: skip
+    rows: list[str] = []
+    for record in registered().values():
+        arrow = {"higher": "↑", "lower": "↓", None: ""}[record.better]
+        needs = ", ".join(asked.get(need, need) for need in record.needs) or "—"
+        rows.append(
+            f"| {record.family} | `{record.cls.__name__}` {arrow} | {cell(record.summary)} | `{cell(record.equation)}` | "
+            f"{needs} | {cell(record.citation)} |"
+        )
+    return "\n".join([
+        "", "↑: explanations are better where it is higher, ↓: where it is lower. All need a model, inputs and explanations; "
+        "the fifth column says what else.", "",
+        "| family | metric | what it says | equation | needs | source |", "|---|---|---|---|---|---|", *rows, "",
+    ])  # fmt: skip
+
+
 def flags() -> str:
     """Return tables of every command's flags, as its help tells them."""
     parts: list[str] = []
     tables: dict[str, list[str]] = {}
-    for command in ("explain", "compare", "check", "demo", "methods"):
+    for command in ("explain", "compare", "evaluate", "check", "demo", "methods", "study mnist", "study truth"):
         # So wide that no text is wrapped.
         environment = os.environ | {"COLUMNS": "2000"}
-        asked = [sys.executable, "-m", "whence", command, "--help"]
+        asked = [sys.executable, "-m", "whence", *command.split(), "--help"]
         done = subprocess.run(asked, capture_output=True, text=True, check=True, env=environment)
         rows: list[str] = []
         for line in done.stdout.split("\n"):
@@ -311,7 +334,7 @@ def flags() -> str:
                 rows.append(f"| `{match[1]}` | {cell(text[:1].upper() + text[1:])} |")
         tables[command] = rows
         parts += ["", f"### whence {command}", ""]
-        if command == "compare":
+        if command in ("compare", "evaluate"):
             less = ", ".join(row.split(" ")[1].strip("`") for row in tables["explain"] if row not in rows)
             parts += [f"The flags of `whence explain` without {less}, and these:".replace("IMAGES, ", ""), ""]
             rows = [row for row in rows if row not in tables["explain"]]
@@ -340,6 +363,7 @@ WINGS = {
         "text_view", "comparison", "strip", "caption", "report",
         "data", "download", "zoo", "files",
     ),
+    "The judge": ("metrics/",),
     "Studies": ("study/", "support", "second_opinion"),
     "The command line": ("cli", "demo", "loading", "__main__"),
     "The frameworks": ("backends/",),
@@ -374,6 +398,7 @@ def house() -> str:
 PARTS = (
     (ROOT / "README.md", "methods", readme_methods),
     (DOCS / "command-line.md", "flags", flags),
+    (DOCS / "metrics.md", "metrics", metrics_table),
     (DOCS / "design.md", "house", house),
 )
 

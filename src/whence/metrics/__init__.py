@@ -119,10 +119,10 @@ _HOMES = {
 }
 _home_of = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = [
+__all__ = [  # noqa: PLE0604
     "FAMILIES", "Judged", "Metric", "Record", "Score", "build", "judged", "register", "registered",
     *_home_of,
-]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]  # fmt: skip
+]  # pyright: ignore[reportUnsupportedDunderAll]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -36,7 +36,8 @@ class Judged:
 
     `problem` is the explained function at the inputs; `values` are the explanations as float64 arrays, each shaped like
     an input (or [B, 1, H, W] for maps); `method` explains again; `mask` [B, ...] says where the right place is;
-    `index` [B] is the explained class, None where the target is none.
+    `index` [B] is the explained class, None where the target is none. `kept` is what metrics of one open question
+    share, such as explanations of the same moved inputs.
     """
 
     call: Call
@@ -47,6 +48,7 @@ class Judged:
     method: registry.Method | Explain | None
     given_mask: Any
     notes: list[str] = field(default_factory=list[str])
+    kept: dict[Any, Any] = field(default_factory=dict[Any, Any])
     evaluations: Int[np.ndarray, "B"] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -42,14 +42,20 @@ class Metric:
     def score(self, judged: Judged, values: Any, **more: Any) -> Score:
         """Return values [B] as a score of this metric, with what the question has noted."""
         record = record_of(self)
-        return Score(
+        spent = more.pop("evaluations", None)
+        found = Score(
             metric=record.name,
             values=values,
             better=record.better,
             notes=[*judged.notes, *more.pop("notes", [])],
+            evaluations=None if spent is None else spent.copy(),
             settings={"metric": repr(self), "seed": judged.seed, "target": judged.description},
             **more,
         )
+        # The next metric that is asked of the open question counts and notes for itself.
+        judged.evaluations[:] = 0
+        judged.notes.clear()
+        return found
 
 
 @dataclass(frozen=True)

@@ -155,4 +155,11 @@ def _all_moved(judged: Judged, samples: int, radius: float) -> Iterator[Moved]:
         return generator.uniform(-radius, radius, (1, *(int(side) for side in leaf.shape[1:])))
 
     for draws in slices(judged, samples):
-        yield moved_by(judged, draws, noise)
+        key = ("box", radius, draws)
+        if key not in judged.kept:
+            made = moved_by(judged, draws, noise)
+            if judged.count * samples * judged.flat.shape[1] > HELD:
+                yield made
+                continue
+            judged.kept[key] = made
+        yield judged.kept[key]

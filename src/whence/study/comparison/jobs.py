@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from whence.metrics.control import NAME
 from whence.metrics.metric import registered
-from whence.study.comparison.setup import SLICE, Setup
+from whence.study.comparison.setup import SLICE, TOGETHER, Setup
 from whence.study.comparison.store import Store
 
 
@@ -24,6 +24,12 @@ class Job:
         return tuple(self.key.split("/"))
 
     @property
+    def keys(self) -> tuple[str, ...]:
+        """The parts that it makes: several where metrics share their work."""
+        head, _, last = self.key.rpartition("/")
+        return tuple(f"{head}/{each}" for each in last.split("+"))
+
+    @property
     def words(self) -> str:
         """What a person is told is being done."""
         kind, network, *rest = self.parts
@@ -36,7 +42,8 @@ class Job:
             "boundary": "decision boundary",
             "agreement": "agreement of methods",
         }
-        return " ".join([f"{network}:", verbs[kind], *(each for each in rest if not each.isdigit())])
+        more = [each.replace("+", ", ") for each in rest if not each.isdigit()]
+        return " ".join([f"{network}:", verbs[kind], *more])
 
 
 def first(setup: Setup) -> list[Job]:
@@ -66,14 +73,16 @@ def _of_method(
     if explained.refused or explained.failed:
         return
     budgets, seconds = setup.budgets, float(explained.told["seconds"])
-    records = registered()
+    records, together = registered(), [each for each in TOGETHER if each in setup.metrics]
     for metric in setup.metrics:
         needs = records[metric].needs
-        if "mask" in needs and not masked:
+        if ("mask" in needs and not masked) or metric in together:
             continue
         again = bool({"method", "weights"} & {*needs})
-        weight = 12 * seconds * budgets.again if again else 0.004 * budgets.metrics
+        weight = 5 * seconds * budgets.again if again else 0.004 * budgets.metrics
         yield Job(f"metric/{network}/{name}/{metric}", weight)
+    if together:
+        yield Job(f"metric/{network}/{name}/{'+'.join(together)}", 10 * seconds * budgets.again)
     if name == NAME:
         return
     whole = budgets.whole if float(explained.told["evaluations"]) <= budgets.cheap else budgets.dear

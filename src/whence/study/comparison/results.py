@@ -75,7 +75,7 @@ class Comparison:
 
     def failures(self) -> list[str]:
         """Return what went wrong, rather than not applying."""
-        every = (*jobs.first(self.setup), *self._rest)
+        every = [jobs.Job(key) for job in (*jobs.first(self.setup), *self._rest) for key in job.keys]
         return [f"{job.words}: {part.failed}" for job in every if (part := self.store.read(job.key)).failed]
 
     @cached_property
@@ -84,7 +84,8 @@ class Comparison:
 
     @cached_property
     def _metric_jobs(self) -> list[jobs.Job]:
-        return [job for job in self._rest if job.parts[0] == "metric"]
+        every = [job for job in self._rest if job.parts[0] == "metric"]
+        return [jobs.Job(key) for job in every for key in job.keys]
 
     @cached_property
     def measured(self) -> list[Record]:

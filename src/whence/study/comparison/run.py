@@ -83,7 +83,7 @@ def _weights(network: str, setup: Setup) -> int | None:
 
 
 def _unfinished(store: Store, every: Sequence[Job]) -> list[Job]:
-    return [job for job in every if not store.has(job.key)]
+    return [job for job in every if not all(map(store.has, job.keys))]
 
 
 @dataclass
@@ -147,7 +147,8 @@ class Team:
             if status < 0
             else f"the process ended with status {status}"
         )
-        Store(self.folder).write(job.key, Part({}, {"failed": f"{how} (too little memory?)"}))
+        for key in job.keys:
+            Store(self.folder).write(key, Part({}, {"failed": f"{how} (too little memory?)"}))
 
     def _process(self, number: int) -> subprocess.Popen[str]:
         """Return the running process of this number, a new one where it has ended."""

@@ -81,26 +81,26 @@ class Setup:
 
 
 # The metrics of the study, with the settings that differ from their defaults: fewer steps and draws a picture, because
-# there are many pictures. Left out are those that ask the same at a higher price (smooth_mprt, monotonicity_correlation)
-# and those that need a second network or told pairs (the axioms: whence study truth measures them).
+# there are many pictures. Left out are those that ask the same at a higher price (smooth_mprt,
+# monotonicity_correlation), and those that need a second network or told pairs (whence study truth measures axioms).
 METRICS: Final[MappingProxyType[str, dict[str, Any]]] = MappingProxyType(
     {
         "deletion": {"steps": 56},
         "insertion": {"steps": 56},
         "pixel_flipping": {"features_in_step": 14},
-        "road": {"percentages": (10, 30, 50, 70)},
-        "infidelity": {"perturbation": "square", "rescale": True},
+        "road": {"percentages": (10, 30, 50)},
+        "infidelity": {"perturbation": "square", "rescale": True, "samples": 100},
         "faithfulness_correlation": {"samples": 50},
         "faithfulness_estimate": {"features_in_step": 14},
         "monotonicity": {"features_in_step": 14},
-        "sensitivity_n": {"sizes": (4, 12, 24, 48), "samples": 25},
+        "sensitivity_n": {"sizes": (8, 32, 128), "samples": 20},
         "sufficiency": {},
         "completeness_residual": {},
         "max_sensitivity": {"samples": 10},
-        "average_sensitivity": {"samples": 5},
-        "local_lipschitz": {"samples": 5},
-        "relative_input_stability": {"samples": 5},
-        "relative_output_stability": {"samples": 5},
+        "average_sensitivity": {"samples": 10},
+        "local_lipschitz": {"samples": 10},
+        "relative_input_stability": {"samples": 10},
+        "relative_output_stability": {"samples": 10},
         "mprt": {},
         "efficient_mprt": {},
         "random_logit": {},
@@ -151,6 +151,11 @@ def method_fields(name: str, background: Any) -> dict[str, Any]:
     return found
 
 
+TOGETHER: Final = (
+    "max_sensitivity", "average_sensitivity", "local_lipschitz", "relative_input_stability",
+    "relative_output_stability",
+)  # fmt: skip
+"""Metrics that look at the same moved pictures: these are explained once for all of them."""
 SLOPES: Final = (
     "saliency", "sensitivity", "smoothgrad", "smoothgrad_squared", "vargrad", "guided_backprop", "deconvnet",
 )  # fmt: skip

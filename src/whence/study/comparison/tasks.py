@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -95,13 +95,19 @@ class Bench:
         return values.astype(np.float32)
 
 
-def run(bench: Bench, key: str) -> Part:
-    """Do one unit of work; what does not apply is a part too, with the reason."""
-    kind, _, *rest = key.split("/")
+def run(bench: Bench, key: str) -> dict[str, Part]:
+    """Do one unit of work, and return its parts by their keys; what does not apply is a part too, with the reason."""
+    kind, network, *rest = key.split("/")
+    if kind == "metric":
+        name, several = rest
+        return {
+            f"metric/{network}/{name}/{metric}": part
+            for metric, part in _judged(bench, name, several.split("+")).items()
+        }
     try:
-        return KINDS[kind](bench, *rest)
+        return {key: KINDS[kind](bench, *rest)}
     except (Refused, UnsupportedByBackend) as problem:
-        return Part({}, {"refused": str(problem)})
+        return {key: Part({}, {"refused": str(problem)})}
 
 
 def _predict(bench: Bench) -> Part:
@@ -141,27 +147,38 @@ def _explain(bench: Bench, name: str) -> Part:
     return Part({"shown": values[:shown], "values": values[shown:]}, told)
 
 
-def _metric(bench: Bench, name: str, metric: str) -> Part:
-    record = registered()[metric]
-    built = metrics.build(metric, metric_fields(metric, name))
-    again = bool({"method", "weights"} & {*record.needs})
+def _judged(bench: Bench, name: str, several: Sequence[str]) -> dict[str, Part]:
+    """Ask metrics of a method's explanations; those that move pictures in the same way share what they explain."""
+    needs = {each for metric in several for each in registered()[metric].needs}
+    again = bool({"method", "weights"} & needs)
     count = min(bench.setup.budgets.again, bench.judged_count) if again else bench.judged_count
-    rows = slice(0, count)
-    values = bench.store.read(f"explain/{bench.network}/{name}").arrays["values"][rows]
-    inputs, masks = bench.inputs[rows], bench.pictures.masks
-    began = time.process_time()
-    score = built(
+    values = bench.store.read(f"explain/{bench.network}/{name}").arrays["values"][:count]
+    inputs, masks = bench.inputs[:count], bench.pictures.masks
+    found: dict[str, Part] = {}
+    with metrics.judged(
         bench.source.model, inputs, _like(values, inputs), method=bench.method(name),
-        mask=None if masks is None else masks[rows], target=bench.predicted[rows], preprocess=bench.source.preprocess,
-        seed=bench.setup.seed, chunk=CHUNK,
-    )  # fmt: skip
+        mask=None if masks is None else masks[:count], target=bench.predicted[:count],
+        preprocess=bench.source.preprocess, seed=bench.setup.seed, chunk=CHUNK,
+    ) as question:  # fmt: skip
+        for metric in several:
+            try:
+                found[metric] = _scored(metrics.build(metric, metric_fields(metric, name)), question)
+            except (Refused, UnsupportedByBackend) as problem:
+                found[metric] = Part({}, {"refused": str(problem)})
+    return found
+
+
+def _scored(metric: metrics.Metric, question: metrics.Judged) -> Part:
+    began = time.process_time()
+    score = metric.judge(question)
     arrays = {"values": score.values}
     for field_name in ("standard_error", "curve", "places"):
         if getattr(score, field_name) is not None:
             arrays[field_name] = np.asarray(getattr(score, field_name))
     told = {
-        "mean": score.mean, "error": score.error, "count": score.count, "of": count, "better": score.better,
-        "notes": score.notes, "metric": repr(built), "seconds": (time.process_time() - began) / count,
+        "mean": score.mean, "error": score.error, "count": score.count, "of": len(score.values),
+        "better": score.better, "notes": score.notes, "metric": repr(metric),
+        "seconds": (time.process_time() - began) / len(score.values),
     }  # fmt: skip
     return Part(arrays, told)
 
@@ -196,7 +213,6 @@ def _agreement(bench: Bench) -> Part:
 KINDS: dict[str, Callable[..., Part]] = {
     "predict": _predict,
     "explain": _explain,
-    "metric": _metric,
     "mean": _mean,
     "confusion": _confusion,
     "boundary": _boundary,

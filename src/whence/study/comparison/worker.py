@@ -22,6 +22,7 @@ def main(folder: Path) -> None:
     """Do what the lines say until there are no more."""
     import json
 
+    from whence.study.comparison.jobs import Job
     from whence.study.comparison.setup import Setup
     from whence.study.comparison.store import ASKED, PICTURES, Part, Store
     from whence.study.comparison.subject import Pictures
@@ -34,11 +35,13 @@ def main(folder: Path) -> None:
     for line in sys.stdin:
         key = line.strip()
         try:
-            part = run(benches[key.split("/")[1]], key)
+            parts = run(benches[key.split("/")[1]], key)
         except Exception as problem:
             traceback.print_exc()
-            part = Part({}, {"failed": f"{type(problem).__name__}: {' '.join(str(problem).split())}"})
-        store.write(key, part)
+            failed = Part({}, {"failed": f"{type(problem).__name__}: {' '.join(str(problem).split())}"})
+            parts = dict.fromkeys(Job(key).keys, failed)
+        for each, part in parts.items():
+            store.write(each, part)
         print(f"{DONE}{key}", flush=True)
 
 
