@@ -307,13 +307,12 @@ def metrics_table() -> str:
     for record in registered().values():
         arrow = {"higher": "↑", "lower": "↓", None: ""}[record.better]
         needs = ", ".join(asked.get(need, need) for need in record.needs) or "—"
-        rows.append(
-            f"| {record.family} | `{record.cls.__name__}` {arrow} | {cell(record.summary)} | `{cell(record.equation)}` | "
-            f"{needs} | {cell(record.citation)} |"
-        )
+        name = f"`{record.cls.__name__}` {arrow}"
+        parts = (record.family, name, cell(record.summary), f"`{cell(record.equation)}`", needs, cell(record.citation))
+        rows.append(f"| {' | '.join(parts)} |")
     return "\n".join([
-        "", "↑: explanations are better where it is higher, ↓: where it is lower. All need a model, inputs and explanations; "
-        "the fifth column says what else.", "",
+        "", "↑: explanations are better where it is higher, ↓: where it is lower. All need a model, inputs and "
+        "explanations; the fifth column says what else.", "",
         "| family | metric | what it says | equation | needs | source |", "|---|---|---|---|---|---|", *rows, "",
     ])  # fmt: skip
 

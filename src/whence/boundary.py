@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from whence import pixels
 from whence.backends import Array, Leaves
 from whence.errors import Refused
 from whence.problem import Problem
@@ -24,7 +25,8 @@ class Boundary:
     """Walk down the smallest margin over its gradient, then bisect onto the boundary (Moosavi-Dezfooli et al. 2016).
 
     Each step is x ← x − m ∇m/‖∇m‖² for the class whose boundary is nearest, |m|/‖∇m‖, with m = f_top − f_class. It
-    is a local search: the boundary found is near, and no nearer one is excluded.
+    is a local search: the boundary found is near, and no nearer one is excluded. Pictures stay pictures: a pixel that
+    is black or white already is moved no further that way.
     """
 
     other: int | None = None
@@ -90,6 +92,7 @@ class _Search:
         move = tuple(leaf * 0 for leaf in here)
         for rank in range(self.rivals.shape[1]):
             margin, gradient = self._margin(rank).gradient(here)
+            gradient = self._free(gradient, here)
             squared = np.asarray(sum(sums(ops, g * g, 1) for g in gradient))
             with np.errstate(divide="ignore", invalid="ignore"):
                 distance = np.where(squared > 0, np.maximum(margin, 0) / np.sqrt(squared), np.inf)
@@ -102,7 +105,15 @@ class _Search:
             chosen = [ops.like(nearer.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf) for leaf in here]
             moves = zip(chosen, scale, gradient, move, strict=True)
             move = tuple(ops.where(use, -size * g, old) for use, size, g, old in moves)
-        return tuple(leaf + by for leaf, by in zip(here, move, strict=True))
+        moved = tuple(leaf + by for leaf, by in zip(here, move, strict=True))
+        return tuple(pixels.within(ops, leaf) for leaf in moved) if self.problem.run.pictures else moved
+
+    def _free(self, gradient: Leaves, here: Leaves) -> Leaves:
+        """Return the gradient of the numbers that can be moved against it: of pixels not those at the end already."""
+        if not self.problem.run.pictures:
+            return gradient
+        still = [((x <= 0) & (g > 0)) | ((x >= 1) & (g < 0)) for g, x in zip(gradient, here, strict=True)]
+        return tuple(self.ops.where(stop, g * 0, g) for stop, g in zip(still, gradient, strict=True))
 
     def crossed(self, here: Leaves) -> np.ndarray:
         """Tell which rows are no longer of their first class (or have passed the asked rival)."""

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from whence.attribution import to_numpy
+from whence.backends.arrays import Array, Operations
 from whence.errors import BadInput
 
 CHANNELS = (1, 3, 4)
@@ -48,6 +49,12 @@ def scaled(values: Any) -> Any:
     if kind != "uint8":
         raise BadInput(f"pictures are uint8 (0..255) or floats (0..1); these are {kind}")
     return values / np.float32(255) if isinstance(values, np.ndarray) else values.float() / 255
+
+
+def within(ops: Operations, leaf: Array) -> Array:
+    """Return pixels kept within [0, 1]."""
+    above = ops.where(leaf < 0, leaf * 0, leaf)
+    return ops.where(above > 1, above * 0 + 1, above)
 
 
 def channels_last(shape: tuple[int, ...]) -> bool:

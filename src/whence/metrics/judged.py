@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from whence import registry
+from whence import pixels, registry
 from whence import target as targets
 from whence.attribution import Attribution, to_numpy
 from whence.backends import Array, Leaves
@@ -189,7 +189,7 @@ class Judged:
         model = call.model if model is None else model
         target = options.pop("target", self._target_of(rows))
         if problem.run.pictures:
-            inputs = tuple(problem.ops.native(within(problem, leaf)) for leaf in inputs)
+            inputs = tuple(problem.ops.native(pixels.within(problem.ops, leaf)) for leaf in inputs)
         given = problem.run.structure.pack(tuple(problem.ops.native(leaf) for leaf in inputs))
         if not isinstance(self.method, registry.Method):
             assert self.method is not None
@@ -263,13 +263,6 @@ def _part(target: Any, some: slice) -> Any:
     if isinstance(target, targets.Target):
         return replace(target, index=_part(target.index, some), other=_part(target.other, some))
     return target[some] if getattr(target, "shape", ()) else target
-
-
-def within(problem: Problem, leaf: Array) -> Array:
-    """Return pixels kept within [0, 1]."""
-    ops = problem.ops
-    low = ops.where(leaf < 0, leaf * 0, leaf)
-    return ops.where(low > 1, low * 0 + 1, low)
 
 
 def _whole_pixels(problem: Problem, leaf: Array) -> Any:

@@ -10,10 +10,11 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from whence import pixels
 from whence.backends import Array, Leaves
 from whence.counts import whole
 from whence.errors import BadInput, Refused
-from whence.metrics.judged import AGAIN, Judged, within
+from whence.metrics.judged import AGAIN, Judged
 from whence.metrics.metric import Metric
 
 # Numbers of all explanations that are held at once.
@@ -139,7 +140,7 @@ def moved_by(judged: Judged, draws: range, noise: Callable[[int, Array, int], Ar
         if ops.is_float(leaf):
             steps = [leaf + ops.like(noise(number, leaf, draw), leaf) for draw in draws]
             made = ops.concatenate(steps)
-            leaves.append(within(problem, made) if problem.run.pictures else made)
+            leaves.append(pixels.within(ops, made) if problem.run.pictures else made)
         else:
             leaves.append(ops.take(leaf, rows))
     return Moved(judged, tuple(leaves), rows, draws)

@@ -105,7 +105,7 @@ class AverageSensitivity(Sensitivity):
 
 @register(
     "local_lipschitz", "robustness", "max_δ ‖Φ(x + δ) − Φ(x)‖₂ / ‖δ‖₂, |δ_i| ≤ r",
-    "Alvarez-Melis, Jaakkola 2018, arXiv:1806.08049", better="lower", needs=("method",),
+    "Alvarez-Melis, Jaakkola 2018, arXiv:1806.08049", better="lower", needs=("method",), title="Local Lipschitz",
 )  # fmt: skip
 @dataclass(frozen=True)
 class LocalLipschitz(Perturbing):

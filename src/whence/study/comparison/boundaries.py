@@ -72,8 +72,7 @@ def _search(bench: Bench, inputs: np.ndarray) -> np.ndarray:
     with asked(call) as question:
         problem = question.problem
         (leaf,) = Draws(problem, boundary()).at(np.arange(len(inputs)), np.zeros(len(inputs), dtype=int))
-        # The point may lie a little outside of what pixels can be: the nearest picture stands for it.
-        return np.clip(problem.ops.numpy(leaf).astype(np.float32), 0, 1).reshape(inputs.shape)
+        return problem.ops.numpy(leaf).astype(np.float32).reshape(inputs.shape)
 
 
 def _rivals(bench: Bench, points: np.ndarray, top: np.ndarray) -> np.ndarray:

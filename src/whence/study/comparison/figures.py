@@ -34,7 +34,7 @@ def agreement(found: Comparison, network: str) -> Figure | None:
         for column in range(len(titles)):
             value = shown[row, column]
             if np.isfinite(value) and len(titles) <= 40:
-                colour = "white" if abs(value) > 0.65 else "0.25"
+                colour = "white" if abs(value) > 0.5 else "0.25"
                 text = f"{100 * value:.0f}".replace("-", "−")
                 axes.text(column, row, text, ha="center", va="center", fontsize=5.5, color=colour)
     bar = drawn.colorbar(image, ax=axes, shrink=0.6, pad=0.02)
@@ -66,7 +66,7 @@ def costs(found: Comparison, network: str, metric: str) -> Figure | None:
             points.append((name, cost.value, row.value, float(np.nan_to_num(row.standard_error))))
     if record is None or len(points) < 3:
         return None
-    drawn = Figure(figsize=(9.2, 5.4), layout="constrained")
+    drawn = Figure(figsize=(9.6, 6.6), layout="constrained")
     axes: Any = drawn.subplots()
     axes.set_xscale("log")
     _, x, y, error = zip(*points, strict=True)
@@ -93,10 +93,10 @@ def _labelled(axes: Any, points: list[tuple[str, float, float, float]]) -> None:
     height = max(each[2] for each in points) - min(each[2] for each in points) or 1.0
     for name, x, y, _ in sorted(points, key=lambda each: -each[2]):
         across, down = np.log10(x), y / height
-        while any(abs(across - a) < 0.55 and abs(down - d) < 0.028 for a, d in placed):
+        while any(abs(across - a) < 0.7 and abs(down - d) < 0.03 for a, d in placed):
             down -= 0.01
         placed.append((across, down))
         axes.annotate(
-            titled(name), (x, y), (x * 1.12, down * height), fontsize=7.5, va="center", color="0.2",
+            titled(name), (x, y), (x * 1.12, down * height), fontsize=7, va="center", color="0.2",
             arrowprops={"arrowstyle": "-", "color": "0.85", "linewidth": 0.6},
         )  # fmt: skip

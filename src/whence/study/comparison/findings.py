@@ -42,13 +42,15 @@ def standing(found: Comparison, network: str, record: Record) -> dict[str, float
 
 
 def near_best(found: Comparison, network: str, record: Record) -> set[str]:
-    """Return the methods that cannot be told apart from the best on a metric."""
+    """Return the methods that cannot be told apart from the best on a metric; none where that is most of them."""
     rows = _rows(found, network, record.name)
     if record.better is None or not rows:
         return set()
     pick = max if record.better == "higher" else min
     best = pick(rows.values(), key=lambda row: row.value)
-    return {name for name, row in rows.items() if row is best or not _apart(row, best)}
+    near = {name for name, row in rows.items() if row is best or not _apart(row, best)}
+    # Where most cannot be told apart, none stands out.
+    return near if 2 * len(near) <= len(rows) or len(rows) < 3 else set()
 
 
 def characters(found: Comparison, network: str) -> list[Character]:

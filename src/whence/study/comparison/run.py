@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from whence.data_set_batches import fingerprint
-from whence.errors import WorkFailed
+from whence.errors import BadInput, WorkFailed
 from whence.explainer import RUN_BY, versions
 from whence.study.comparison import jobs
 from whence.study.comparison.jobs import Job
@@ -51,6 +51,12 @@ def run(setup: Setup, pictures: Pictures, folder: Path, say: Say) -> Store:
             part = store.read(job.key)
             if part.refused or part.failed:
                 raise WorkFailed(f"{job.parts[1]} cannot be studied: {part.refused or part.failed}")
+            classes, labels = part.arrays["outputs"].shape[1], pictures.labels
+            if labels.min() < 0 or labels.max() >= classes:
+                raise BadInput(
+                    f"the pictures' labels go from {labels.min()} to {labels.max()} and {job.parts[1]} has {classes} "
+                    f"classes, 0 to {classes - 1}: number the labels as the network does"
+                )
         first = jobs.first(setup)
         team.do(_unfinished(store, first), lambda job, share: say(job.words, 0.02 + FIRST * share))
         rest = jobs.then(setup, store, len(pictures.labels), pictures.masks is not None)
