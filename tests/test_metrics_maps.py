@@ -11,6 +11,7 @@ import whence
 from models import assert_same, busy, seeded, state_of
 from whence import metrics
 from whence.errors import BadInput, Refused
+from whence.metrics import laid
 
 SAME = 1e-6
 RNG = np.random.default_rng(0)
@@ -192,3 +193,18 @@ def test_refusals():
             make()
     with pytest.raises(BadInput, match="pixels"):
         judge(metrics.TopKIntersection(k=43))
+
+
+def test_shares_are_found_among_the_values_as_by_a_full_table():
+    rng = np.random.default_rng(3)
+    known = np.unique(rng.integers(-40, 40, size=60) / 4.0)
+    wanted = np.concatenate([known, known + 1e-9, rng.normal(size=200) * 20, (known[1:] + known[:-1]) / 2])
+    table = np.abs(wanted[:, None] - known[None]).argmin(1)
+    np.testing.assert_array_equal(laid._nearest(known, wanted), table)
+    assert laid._nearest(known[:1], wanted).max() == 0 and not laid._nearest(known, wanted[:0]).size
+
+
+def test_equal_shares_of_unequal_features_are_divided_evenly():
+    values = np.array([[2.0, 2.0, 2.0, 5.0]])
+    (found,) = laid._spread([values], np.array([[2.0, 2.0, 5.0]]))
+    np.testing.assert_allclose(found, [[4 / 3, 4 / 3, 4 / 3, 5.0]])

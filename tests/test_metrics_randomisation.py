@@ -16,6 +16,7 @@ from models import assert_same, busy, cnn, mlp, pictures, seeded, state_of
 from whence import metrics
 from whence.backends.weights import weights_of
 from whence.errors import BadInput, Refused, UnsupportedByBackend
+from whence.metrics import randomisation
 from whence.metrics.similarity import structure
 
 SAME = 1e-6
@@ -283,3 +284,9 @@ def test_refusals():
         metrics.RandomLogit()(
             mlp(dtype=torch.float64), x, method="saliency", target=whence.target.margin(0, 1)
         )
+
+
+def test_draws_that_are_not_defined_count_in_no_error():
+    values = np.array([[1.0, 2.0, 4.0], [1.0, np.nan, 3.0], [1.0, np.nan, np.nan]])
+    known = values[0].std(ddof=1) / np.sqrt(3), values[1, [0, 2]].std(ddof=1) / np.sqrt(2), np.nan
+    np.testing.assert_allclose(randomisation._error(values), known)

@@ -17,6 +17,7 @@ import oracles_metrics_other as twins
 import whence
 from models import assert_same, busy, cnn, mlp, seeded, state_of
 from whence import metrics
+from whence.attribution import to_numpy
 from whence.errors import BadInput, Refused
 from whence.metrics import perturbed
 
@@ -284,3 +285,33 @@ def test_the_tutorials_numbers_on_mnist():
     found = anchor.scores(model, data)
     for name, (mean, spread) in anchor.KNOWN.items():
         assert abs(found[name].mean() - mean) <= spread
+
+
+@every
+@pytest.mark.parametrize("first", [True, False], ids=["channels first", "channels last"])
+def test_a_map_of_pixels_beside_a_method_with_channels(metric, first):
+    x = rows(3, 3, 5, 4) if first else rows(3, 5, 4, 3)
+    axis = 1 if first else 3
+    where = {} if first else {"preprocess": whence.Preprocess()}
+    if not first:
+        x = (x - x.min()) / (x.max() - x.min())
+
+    def model(z):
+        return torch.stack([(z**2).sum((1, 2, 3)), (z**3).sum((1, 2, 3))], 1)
+
+    def wide(other, z, target):
+        z = torch.as_tensor(z)
+        return to_numpy(whence.explain(other, z, "input_x_gradient", target=target, **where).values)
+
+    def narrow(other, z, target):
+        return wide(other, z, target).sum(axis, keepdims=True)
+
+    map = narrow(model, x, 0)
+    alike = metric(model, x, map, method=narrow, target=0, **where)
+    mixed = metric(model, x, map, method=wide, target=0, **where)
+    np.testing.assert_allclose(mixed.values, alike.values, rtol=1e-9)
+    assert np.isfinite(mixed.values).all()
+    assert [note for note in mixed.notes if "different shapes" in note]
+    assert not [note for note in alike.notes if "different shapes" in note]
+    turned = metric(model, x, wide(model, x, 0), method=narrow, target=0, **where)
+    np.testing.assert_allclose(turned.values, alike.values, rtol=1e-9)

@@ -24,7 +24,7 @@ from whence.study.comparison import findings, jobs, means, page, subject, table
 from whence.study.comparison.agreement import correlations
 from whence.study.comparison.results import Comparison, Row
 from whence.study.comparison.run import run
-from whence.study.comparison.setup import CHUNK, METRICS, TOGETHER, Budgets, metric_fields, setup
+from whence.study.comparison.setup import CHUNK, LOGARITHMIC, METRICS, TOGETHER, Budgets, metric_fields, setup
 from whence.study.comparison.store import Part, Store
 
 TINY = Budgets(metrics=12, again=2, whole=30, dear=4, cheap=20, boundary=5, pairs=2, most=120)
@@ -163,7 +163,8 @@ def test_metrics_that_explain_again_share_what_they_explain(finished):
             chunk=CHUNK,
         )
         row = finished.cell("digits-cnn", "saliency", name)
-        assert row.value == pytest.approx(alone.mean, rel=1e-5), name
+        values = np.log10(alone.values) if name in LOGARITHMIC else alone.values
+        assert row.value == pytest.approx(values.mean(), rel=1e-5), name
         assert row.count == 2
 
 
@@ -228,6 +229,9 @@ class Told:
     def cell(self, network: str, method: str, measure: str) -> Row | None:
         return self.rows.get(method)
 
+    def values(self, network: str, method: str, metric: str) -> None:
+        return None
+
 
 def test_near_the_best_is_what_cannot_be_told_apart():
     record = metrics.registered()["deletion"]
@@ -273,13 +277,104 @@ def test_the_page_holds_every_part_and_nothing_from_elsewhere(finished, tmp_path
 def test_the_table_holds_every_number(finished, tmp_path):
     path = table.write(finished, tmp_path, "csv")
     with path.open(encoding="utf-8") as handle:
-        rows = list(csv.DictReader(handle))
-    assert len(rows) == len(finished.rows)
+        rows = list(csv.DictReader(line for line in handle if not line.startswith("#")))
+    assert '"seed": 3' in path.read_text(encoding="utf-8")
+    assert len(rows) == len([row for row in finished.rows if row.measure != "milliseconds"])
     row = next(each for each in rows if each["method"] == "saliency" and each["measure"] == "deletion")
     assert float(row["value"]) == finished.cell("digits-cnn", "saliency", "deletion").value
     polars = pytest.importorskip("polars")
     again = polars.read_parquet(table.write(finished, tmp_path, "parquet"))
     assert again.height == len(rows)
+
+
+def test_methods_are_told_apart_on_the_same_pictures(finished):
+    # Pictures differ far more than methods do: the two standard errors by themselves would tell nothing.
+    one, two = (
+        finished.cell("digits-cnn", name, "deletion") for name in ("saliency", "integrated_gradients")
+    )
+    values = [
+        finished.values("digits-cnn", name, "deletion") for name in ("saliency", "integrated_gradients")
+    ]
+    difference = values[0] - values[1]
+    error = difference.std(ddof=1) / np.sqrt(len(difference))
+    assert findings._apart(finished, one, two) == (abs(difference.mean()) > 2 * error)
+
+
+def test_completeness_is_told_from_each_methods_own_baseline(finished):
+    row = finished.cell("digits-cnn", "integrated_gradients", "completeness_residual")
+    assert 0 <= row.value < 0.02
+    # Saliency promises nothing of the kind.
+    assert finished.cell("digits-cnn", "saliency", "completeness_residual") is None
+
+
+def test_a_network_that_ignores_its_pictures_goes_through(tmp_path, monkeypatch, capsys):
+    own_pictures(tmp_path / "photos", classes=2, each=4)
+    (tmp_path / "still_network.py").write_text(STILL)
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "study",
+        "my",
+        "--model",
+        "still_network:make",
+        "--size",
+        "12",
+        "--data",
+        "photos",
+        "--quick",
+        "--out",
+        "out",
+    ]
+    assert (
+        cli.main([*words, "--method", "saliency", "--metric", "deletion", "--metric", "max_sensitivity"]) == 0
+    )
+    assert "No boundary was found" in (tmp_path / "out" / "my.html").read_text(encoding="utf-8")
+
+
+def test_coloured_pictures_have_all_metrics_of_robustness(tmp_path, monkeypatch):
+    own_pictures(tmp_path / "photos", classes=2, each=5)
+    (tmp_path / "my_network.py").write_text(FACTORY)
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "study",
+        "my",
+        "--model",
+        "my_network:make",
+        "--size",
+        "12",
+        "--data",
+        "photos",
+        "--quick",
+        "--out",
+        "out",
+    ]
+    more = [word for name in TOGETHER for word in ("--metric", name)]
+    assert cli.main([*words, "--method", "saliency", "--method", "integrated_gradients", *more]) == 0
+    lines = (tmp_path / "out" / "my.csv").read_text(encoding="utf-8").splitlines()
+    rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))
+    for name in TOGETHER:
+        values = [
+            float(row["value"]) for row in rows if row["measure"] == name and row["method"] == "saliency"
+        ]
+        assert len(values) == 1, name
+        assert np.isfinite(values[0]), name
+
+
+def test_another_network_with_the_same_weights_is_another_question(tmp_path, pictures):
+    from whence.study.comparison.run import _question
+
+    wrong = subject.Pictures("x", pictures.images, pictures.labels, pictures.background, pictures.masks)
+    other = subject.Pictures("x", pictures.images, pictures.labels, pictures.background, ~pictures.masks)
+    assert _question(small(), wrong)["pictures"] != _question(small(), other)["pictures"]
+    assert len(_question(small(), wrong)["answers"]["digits-cnn"]) == 10
+
+
+def test_two_studies_in_one_folder_are_refused(tmp_path, pictures):
+    import fcntl
+
+    with (tmp_path / "lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pytest.raises(BadInput, match="another study is at work"):
+            run(small(), pictures, tmp_path, quiet)
 
 
 # ---- interruptions -----------------------------------------------------------------------------------------------
@@ -294,8 +389,8 @@ def command(folder: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "whence", "study", "digits", "--quick", "--out", str(folder), *FEW, *more]
 
 
-def without_clock(path: Path) -> list[str]:
-    return [line for line in path.read_text(encoding="utf-8").splitlines() if ",milliseconds," not in line]
+def lines_of(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()
 
 
 @pytest.mark.slow
@@ -318,7 +413,7 @@ def test_killed_at_any_point_nothing_is_lost_and_nothing_counted_twice(tmp_path)
     subprocess.run(command(killed), check=True, capture_output=True)
     after = {path.name: path.stat().st_mtime_ns for path in (killed / "parts").glob("*--*.npz")}
     assert all(after[name] == moment for name, moment in before.items()), "finished work was done again"
-    assert without_clock(killed / "digits.csv") == without_clock(whole / "digits.csv")
+    assert lines_of(killed / "digits.csv") == lines_of(whole / "digits.csv")
     with np.load(whole / "digits-maps.npz") as one, np.load(killed / "digits-maps.npz") as two:
         assert all(np.array_equal(one[name], two[name], equal_nan=True) for name in one.files)
 
@@ -381,6 +476,17 @@ def own_pictures(folder: Path, classes: int = 3, each: int = 6) -> Path:
     return folder
 
 
+STILL = """
+import torch
+from torch import nn
+
+class Still(nn.Module):
+    def forward(self, pictures):
+        return pictures.flatten(1)[:, :2] * 0 + torch.tensor([1.0, 0.5])
+
+def make():
+    return Still()
+"""
 FACTORY = """
 import torch
 from torch import nn
@@ -414,9 +520,10 @@ def test_a_model_of_ones_own_goes_through_the_same_study(tmp_path, monkeypatch, 
         == 0
     )
     text = capsys.readouterr().out
-    assert "my_network:make names" in text
+    assert "my_network-make names" in text
     assert (tmp_path / "out" / "my.html").is_file()
-    rows = list(csv.DictReader((tmp_path / "out" / "my.csv").open()))
+    lines = (tmp_path / "out" / "my.csv").read_text(encoding="utf-8").splitlines()
+    rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))
     assert {row["method"] for row in rows if row["measure"] == "deletion"} == {*methods, "random"}
 
 

@@ -11,14 +11,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from whence import cli_compare, cli_parse, cli_picture, cli_show, cli_work
+from whence import cli_compare, cli_parse, cli_picture, cli_show, cli_work, registry
 from whence.attribution import Attribution
 from whence.cli_picture import Picture
 from whence.errors import BadInput, Refused, UnsupportedByBackend
+from whence.expected_gradients import rows_or_baseline
 from whence.files import write_atomically
 from whence.loading import Source
 from whence.metrics.control import NAME, TITLE, RandomExplanation
-from whence.metrics.metric import Record, registered
+from whence.metrics.metric import Record, build, registered
 from whence.metrics.score import Score
 from whence.naming import unknown
 
@@ -31,14 +32,18 @@ LONG: Final = ("mprt", "smooth_mprt", "average_sensitivity", "local_lipschitz", 
                "relative_output_stability")  # fmt: skip
 """Metrics that explain many times over: asked by name, or where there is time."""
 CURVES: Final = ("deletion", "insertion")
+SUMS: Final = ("completeness_residual", "completeness")
+"""Metrics of a promise that not every method makes: that its shares sum to the gain over its own baseline."""
+ELSEWHERE: Final = {"other": "a second network", "pairs": "told pairs of inputs that are exchangeable"}
+"""What metrics need and one picture with one model does not give."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """The scores of one picture's explanations: by method, by metric; and why some are missing."""
+    """The scores of one picture's explanations, by method and metric; why some are missing, by metric and method."""
 
     scores: dict[str, dict[str, Score]]
-    missing: dict[str, str]
+    missing: dict[str, dict[str, str]]
 
 
 def chosen(names: Sequence[str] | None, masked: bool) -> list[Record]:
@@ -62,6 +67,10 @@ def chosen(names: Sequence[str] | None, masked: bool) -> list[Record]:
             raise BadInput(f"{name} compares with the right place: give a picture of it, --mask FILE")
         if name in SEVERAL:
             raise BadInput(f"{name} compares pictures with one another; it is part of whence study my")
+        for need in records[name].needs:
+            if need in ELSEWHERE:
+                cls = records[name].cls.__name__
+                raise BadInput(f"{name} needs {ELSEWHERE[need]}: call whence.metrics.{cls} from Python")
         found.append(records[name])
     return found
 
@@ -92,6 +101,7 @@ def run(
         raise BadInput(
             f"{image} holds {len(files)} pictures; judge the explanations of one, or take whence study my"
         )
+    place = None if mask is None else read_mask(mask, cli_picture.read_picture(*files[0], None))
     cli_work.check_out(answer.folder)
     source = request.load(model.weights[0] if model.weights else None)
     picture = cli_picture.read_picture(*files[0], source.channels)
@@ -106,7 +116,6 @@ def run(
     ready = {
         name: cli_work.with_baseline(contestants.methods[name], source, picture, question) for name in results
     }
-    place = None if mask is None else read_mask(mask, picture)
     found = _judged(source, picture, results, ready, records, target, place, accuracy, shown)
     _print(console, found, records, skipped)
     path = _drawn(found, results, picture, answer.folder / f"{picture.stem}.evaluation.png")
@@ -154,19 +163,48 @@ def _judged(
     }
     everyone[NAME] = (None, RandomExplanation(accuracy.seed))
     scores: dict[str, dict[str, Score]] = {name: {} for name in everyone}
-    missing: dict[str, str] = {}
+    missing: dict[str, dict[str, str]] = {}
     with cli_work.status(shown) as say, source.blamed():
         for record in records:
             for name, (result, method) in everyone.items():
                 say(f"{record.title} of {name}")
                 try:
-                    scores[name][record.name] = record.cls()(
+                    metric = build(record.name, _fields(record.name, name, result, method))
+                    scores[name][record.name] = metric(
                         source.model, picture.given, result, method=method, target=target, mask=mask,
                         preprocess=source.preprocess, seed=accuracy.seed, chunk=accuracy.chunk,
                     )  # fmt: skip
                 except (Refused, UnsupportedByBackend) as problem:
-                    missing[record.name] = str(problem)
+                    missing.setdefault(record.name, {})[name] = str(problem)
     return Judgement(scores, missing)
+
+
+def _fields(metric: str, name: str, result: Attribution | None, method: Any) -> dict[str, Any]:
+    """Return the settings with which a metric is asked of a method: what its numbers mean, and count from.
+
+    Raises:
+        Refused: the method does not promise what the metric measures.
+    """
+    from whence.study.comparison.setup import SLOPES
+
+    if metric == "infidelity" and name not in SLOPES:
+        return {"contributions": True, "baseline": _start(name, method)}
+    if metric not in SUMS:
+        return {}
+    if result is None or result.residual is None:
+        raise Refused("it promises no sum of its shares")
+    if not hasattr(method, "baseline"):
+        raise Refused("it counts from no baseline; whence compare shows what its sum misses")
+    return {"baseline": _start(name, method)}
+
+
+def _start(name: str, method: Any) -> Any:
+    """Return the baseline that a method counts from; None where it has no such field."""
+    given = getattr(method, "baseline", None)
+    record = registry.methods().get(name)
+    if record is None or "background" not in record.needs:
+        return given
+    return rows_or_baseline(given, pictures=True)
 
 
 # ---- for people ----------------------------------------------------------------------------------------------
@@ -200,8 +238,10 @@ def _print(console: Console, found: Judgement, records: Sequence[Record], skippe
                 notes.setdefault(text, []).append(name)
     for text, names in notes.items():
         cli_show.note(console, f"note: {text} ({', '.join(dict.fromkeys(names))})")
-    for name, reason in found.missing.items():
-        cli_show.note(console, f"left out: {name}: {reason}")
+    for metric, reasons in found.missing.items():
+        for reason in dict.fromkeys(reasons.values()):
+            those = ", ".join(name for name, own in reasons.items() if own == reason)
+            cli_show.note(console, f"left out: {metric} of {those}: {reason}")
     cli_show.left_out(console, skipped)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from whence.cli_options import ANSWER, QUESTION, AnswerFlags, ModelFlags, flag
-from whence.errors import BadInput
+from whence.errors import BadInput, WorkFailed
 
 if TYPE_CHECKING:
     from whence.study.comparison.setup import Setup
@@ -117,9 +117,9 @@ def my(
     labels = None if asked.labels is None else zoo.read_labels(asked.labels)
     if labels is None and asked.model in zoo.names():
         labels = zoo.entry(str(asked.model)).labels
-    chosen = setup(
-        "my", [str(asked.model)], what.method, what.metric, seed=what.seed, quick=what.quick, request=record
-    )
+    # A name for files and tables: a path or a module has signs that they have no use for.
+    name = re.sub(r"[^\w.]+", "-", str(asked.model)).strip("-")
+    chosen = setup("my", [name], what.method, what.metric, seed=what.seed, quick=what.quick, request=record)
     pictures = own(data, labels, what.seed, chosen.budgets.most)
     _run(chosen, pictures, what, answer)
 
@@ -160,11 +160,17 @@ def _run(chosen: Setup, pictures: Any, what: ComparisonFlags, answer: AnswerFlag
     with _screen(answer.json) as (console, tell):
         from whence import cli_show, cli_work
         from whence.cli_options import COMMAND
+        from whence.metrics.metric import registered
         from whence.study.comparison import page, screen, table
         from whence.study.comparison.results import Comparison
         from whence.study.comparison.run import run
 
         table.check(what.table)
+        for name in what.metric if pictures.masks is None else ():
+            if "mask" in registered()[name.strip().replace("-", "_")].needs:
+                raise BadInput(
+                    f"--metric {name} compares with the right place: give masks in the .npz archive"
+                )
         folder = answer.folder
         cli_work.check_out(folder)
         try:
@@ -178,12 +184,10 @@ def _run(chosen: Setup, pictures: Any, what: ComparisonFlags, answer: AnswerFlag
             raise
         found = Comparison(chosen, pictures, store)
         screen.show(console, found)
-        command = COMMAND.get()
         files = {
-            "report": page.write(
-                found, folder / f"{chosen.data}.html", command if command != "command" else again(chosen)
-            ),
+            "report": page.write(found, folder / f"{chosen.data}.html", COMMAND.get()),
             "table": table.write(found, folder, what.table),
+            "times": table.write_times(found, folder),
             "maps": table.write_maps(found, folder),
         }
         console.print()
@@ -193,9 +197,6 @@ def _run(chosen: Setup, pictures: Any, what: ComparisonFlags, answer: AnswerFlag
             found.payload()
             | {"files": {name: str(path) for name, path in files.items()}, "report": str(files["report"])}
         )
-
-
-def again(chosen: Setup) -> str:
-    """Return the command that asks the same again."""
-    words = ["whence", "study", chosen.data, "--seed", str(chosen.seed)]
-    return shlex.join([*words, *(["--quick"] if chosen.quick else [])])
+    failures = found.failures()
+    if failures:
+        raise WorkFailed(f"{len(failures)} parts failed, the first: {failures[0]}; the page holds the rest")

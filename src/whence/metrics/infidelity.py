@@ -53,7 +53,7 @@ class Infidelity(Metric):
             taken for 0.
         baseline: x' of those contributions; None is black for pictures in pixels, else 0.
         rescale: multiply each explanation with the number that makes its infidelity least, so that its scale does not
-            count.
+            count; nor does its sign: that number may be negative, and φ and −φ get the same value.
         yardstick: also find the explanation of least infidelity, as `optimum` of the score; at least four draws for
             each number of the input are taken then.
         of: "target" (the explained number) or "probability" (of the explained class).

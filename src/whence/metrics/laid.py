@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from whence.attribution import Attribution, to_numpy
 from whence.errors import BadInput, Refused
@@ -55,7 +55,8 @@ def _spread(
     """Return values of which every element carries its part of its feature's share, instead of all of it.
 
     The elements that carry a number are those of the features that have it as their share: so many features to so many
-    elements.
+    elements. Where features of unequal size have exactly the same share, all their elements get the same number: the
+    sum of these shares is right, and divided evenly over them.
     """
     rows = len(shares)
     flat = np.concatenate([each.reshape(rows, -1) for each in arrays], 1)
@@ -63,14 +64,19 @@ def _spread(
         own = shares[row][np.isfinite(shares[row])].astype(flat.dtype)
         known, elements = np.unique(flat[row], return_inverse=True)
         carried = np.bincount(elements.ravel(), minlength=len(known))
-        # Values are stored in the inputs' type, shares too: near is the same.
-        place = np.abs(own[:, None] - known[None]).argmin(1) if len(own) else np.zeros(0, dtype=int)
-        features = np.bincount(place, minlength=len(known))
+        features = np.bincount(_nearest(known, own), minlength=len(known))
         flat[row] *= (features / carried)[elements.ravel()]
     ends = np.cumsum([int(np.prod(each.shape[1:])) for each in arrays])[:-1]
     return tuple(
         part.reshape(each.shape) for part, each in zip(np.split(flat, ends, axis=1), arrays, strict=True)
     )
+
+
+def _nearest(known: Float[np.ndarray, "n"], wanted: Float[np.ndarray, "m"]) -> Int[np.ndarray, "m"]:
+    """Return the places of the ascending numbers that are nearest: shares may be rounded otherwise than values."""
+    above = np.searchsorted(known, wanted).clip(0, len(known) - 1)
+    below = (above - 1).clip(0)
+    return np.where(wanted - known[below] <= known[above] - wanted, below, above)
 
 
 def in_features(

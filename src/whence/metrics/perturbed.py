@@ -15,6 +15,7 @@ from whence.backends import Array, Leaves
 from whence.counts import whole
 from whence.errors import BadInput, Refused
 from whence.metrics.judged import AGAIN, Judged
+from whence.metrics.laid import in_features
 from whence.metrics.metric import Metric
 
 # Numbers of all explanations that are held at once.
@@ -31,9 +32,19 @@ class Moved:
     draws: range
 
     @cached_property
-    def explained(self) -> Float[np.ndarray, "draws B d"]:
-        """The explanations of the moved inputs."""
-        return self._shaped(flat(self.judged.again(self.inputs, self.rows)))
+    def compared(self) -> tuple[Float[np.ndarray, "B d"], Float[np.ndarray, "draws B d"]]:
+        """The explanations of the inputs and of the moved inputs: number by number where both have the same shape.
+
+        Else (one number for each pixel beside one for each channel) in the features that are judged.
+        """
+        judged = self.judged
+        before, after = judged.explained, judged.again(self.inputs, self.rows)
+        if all(one.shape[1:] == other.shape[1:] for one, other in zip(before, after, strict=True)):
+            return judged.flat, self._shaped(flat(after))
+        features = judged.features()
+        return judged.shares(features), self._shaped(
+            in_features(features.part(self.rows), after, judged.problem)
+        )
 
     @cached_property
     def outputs(self) -> Float[np.ndarray, "draws B ..."]:
@@ -52,8 +63,10 @@ class Moved:
         )
 
 
-Measure = Callable[[Moved, Float[np.ndarray, "draws B d"]], Float[np.ndarray, "draws B"]]
-"""What is measured of each draw: from the moved inputs and their explanations; NaN where it is not defined."""
+Measure = Callable[
+    [Moved, Float[np.ndarray, "B d"], Float[np.ndarray, "draws B d"]], Float[np.ndarray, "draws B"]
+]
+"""What is measured of each draw: from the moved inputs and the explanations before and after; NaN where undefined."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +88,13 @@ class Perturbing(Metric):
         found: list[Float[np.ndarray, "draws B"]] = []
         changes: list[Bool[np.ndarray, "draws B"]] = []
         for moved in _all_moved(judged, self.samples, self.radius):
-            values = measure(moved, moved.explained)
+            before, after = moved.compared
+            if before is not judged.flat:
+                judged.note(
+                    "the explanation and those that the method makes have different shapes: they are compared feature "
+                    "by feature, the channels of a pixel together"
+                )
+            values = measure(moved, before, after)
             changed = self._changed(moved)
             if changed is not None:
                 changes.append(changed)

@@ -55,11 +55,10 @@ class Layerwise(Metric):
         told = [layer for layer, _ in stages(found, self.order)]
         judged.note(f"layers, in the order in which they are drawn anew: {', '.join(told)}")
         each = np.stack([_mean(curve, 1) for curve in curves], 1)
-        error = each.std(1, ddof=1) / np.sqrt(self.draws) if self.draws > 1 else None
         return self.score(
             judged,
             _mean(each, 1),
-            standard_error=error,
+            standard_error=_error(each) if self.draws > 1 else None,
             places=np.arange(1.0, len(told) + 1),
             curve=_mean(np.stack(curves), 0),
             evaluations=judged.evaluations,
@@ -212,3 +211,12 @@ def _mean(values: Float[np.ndarray, "..."], axis: int) -> Float[np.ndarray, "...
     count = known.sum(axis)
     total = np.where(known, values, 0.0).sum(axis)
     return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+
+
+def _error(values: Float[np.ndarray, "B draws"]) -> Float[np.ndarray, "B"]:
+    """Return the standard error of the mean over the draws that are defined; NaN of fewer than two."""
+    known = np.isfinite(values)
+    count = known.sum(1)
+    squares = np.where(known, (values - _mean(values, 1)[:, None]) ** 2, 0.0).sum(1)
+    below = count * (count - 1.0)
+    return np.sqrt(np.divide(squares, below, out=np.full(len(values), np.nan), where=below > 0))

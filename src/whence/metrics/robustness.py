@@ -23,20 +23,23 @@ class Sensitivity(Perturbing):
 
     def changes(self, judged: Judged) -> Float[np.ndarray, "B samples"]:
         """Return by how much the explanation changes in every draw."""
-        before = self._seen(judged.flat)
-        size = np.linalg.norm(before, axis=1)
 
-        def measure(moved: Moved, after: Float[np.ndarray, "draws B d"]) -> Float[np.ndarray, "draws B"]:
+        def measure(
+            moved: Moved, before: Float[np.ndarray, "B d"], after: Float[np.ndarray, "draws B d"]
+        ) -> Float[np.ndarray, "draws B"]:
+            before = self._seen(before)
             change = np.linalg.norm(self._seen(after) - before, axis=-1)
-            return ratio(change, np.broadcast_to(size, change.shape)) if self.relative else change
+            if not self.relative:
+                return change
+            size = np.linalg.norm(before, axis=1)
+            if not size.all():
+                judged.note(
+                    f"{int((size == 0).sum())} explanations hold nothing but zeros: relative to them a change is not "
+                    "defined (relative=False measures it as it is)"
+                )
+            return ratio(change, np.broadcast_to(size, change.shape))
 
-        found = self.measured(judged, measure)
-        if self.relative and not size.all():
-            judged.note(
-                f"{int((size == 0).sum())} explanations hold nothing but zeros: relative to them a change is not "
-                "defined (relative=False measures it as it is)"
-            )
-        return found
+        return self.measured(judged, measure)
 
     def _seen(self, values: Float[np.ndarray, "... d"]) -> Float[np.ndarray, "... d"]:
         """Return the explanations as they are compared."""
@@ -118,9 +121,9 @@ class LocalLipschitz(Perturbing):
     """
 
     def judge(self, judged: Judged) -> Score:
-        before = judged.flat
-
-        def measure(moved: Moved, after: Float[np.ndarray, "draws B d"]) -> Float[np.ndarray, "draws B"]:
+        def measure(
+            moved: Moved, before: Float[np.ndarray, "B d"], after: Float[np.ndarray, "draws B d"]
+        ) -> Float[np.ndarray, "draws B"]:
             steps = np.linalg.norm(moved.distance, axis=-1)
             return ratio(np.linalg.norm(after - before, axis=-1), steps)
 

@@ -56,8 +56,10 @@ class Score:
     def error(self) -> float:
         """The standard error of the mean, as an estimate for all such examples: spread / √count.
 
-        Each value's own sampling error is part of the spread. Of a single example it is that sampling error alone, and
-        NaN where there is none.
+        Draws are the same for all examples. What a draw does to each example differently is part of the spread; what it
+        does to all of them alike (one set of new weights in mprt and efficient_mprt, one other class in random_logit,
+        the noise of infidelity) is not, and only more draws make it smaller. Of a single example it is that example's
+        own sampling error alone, and NaN where there is none.
         """
         known = self.values[self.defined]
         if len(known) > 1:

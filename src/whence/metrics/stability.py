@@ -39,14 +39,14 @@ class Relative(Perturbing):
         raise NotImplementedError
 
     def judge(self, judged: Judged) -> Score:
-        before = judged.flat
-        if self.zeros is None and not before.all():
-            judged.note(
-                f"{int((before == 0).sum())} of {before.size} shares are 0 and have no relative change: they are left "
-                "out (zeros= puts a number in their place)"
-            )
-
-        def measure(moved: Moved, after: Float[np.ndarray, "draws B d"]) -> Float[np.ndarray, "draws B"]:
+        def measure(
+            moved: Moved, before: Float[np.ndarray, "B d"], after: Float[np.ndarray, "draws B d"]
+        ) -> Float[np.ndarray, "draws B"]:
+            if self.zeros is None and not before.all():
+                judged.note(
+                    f"{int((before == 0).sum())} of {before.size} shares are 0 and have no relative change: they are "
+                    "left out (zeros= puts a number in their place)"
+                )
             above = self.norm(self.relative(after - before, before))
             # With no share but 0 there is nothing whose part could change.
             above = np.where(np.any(before, 1) | (self.zeros is not None), above, np.nan)

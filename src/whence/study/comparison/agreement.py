@@ -18,19 +18,21 @@ def correlations(maps: Sequence[Maps]) -> tuple[Float[np.ndarray, "m m"], Float[
 
     Source: Spearman 1904.
     """
+    each = np.stack([_of_one([method[row] for method in maps]) for row in range(len(maps[0]))])
+    known = np.isfinite(each)
+    count = known.sum(0)
+    there = np.maximum(count, 1)
+    mean = np.where(count > 0, np.where(known, each, 0).sum(0) / there, np.nan)
+    spread = np.where(known, (each - mean) ** 2, 0).sum(0) / np.maximum(count - 1, 1)
+    return mean, np.where(count > 1, np.sqrt(spread / there), np.nan)
+
+
+def _of_one(maps: Sequence[Float[np.ndarray, "height width"]]) -> Float[np.ndarray, "m m"]:
+    """Return ρ between the maps of one picture by every two methods; NaN where one is constant."""
     from scipy.stats import rankdata
 
-    count = len(maps)
-    ranks = np.stack([rankdata(each.reshape(len(each), -1), axis=1) for each in maps])
-    centred = ranks - ranks.mean(-1, keepdims=True)
-    size = np.sqrt((centred**2).sum(-1, keepdims=True))
+    ranks = rankdata(np.stack([each.ravel() for each in maps]), axis=1)
+    centred = ranks - ranks.mean(1, keepdims=True)
+    size = np.sqrt((centred**2).sum(1, keepdims=True))
     scaled = np.divide(centred, size, out=np.full_like(centred, np.nan), where=size > 0)
-    mean, error = np.full((count, count), np.nan), np.full((count, count), np.nan)
-    for one in range(count):
-        each = np.einsum("mnp,np->mn", scaled, scaled[one])
-        known = np.isfinite(each)
-        there = np.maximum(known.sum(1), 1)
-        mean[one] = np.where(known.any(1), np.where(known, each, 0).sum(1) / there, np.nan)
-        spread = np.where(known, (each - mean[one][:, None]) ** 2, 0).sum(1) / np.maximum(there - 1, 1)
-        error[one] = np.where(known.sum(1) > 1, np.sqrt(spread / there), np.nan)
-    return mean, error
+    return scaled @ scaled.T

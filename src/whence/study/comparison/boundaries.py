@@ -35,6 +35,10 @@ def part(bench: Bench, number: int) -> Part:
     inputs = bench.inputs[rows]
     points, kept = _nearest(bench, inputs)
     inputs, points = inputs[kept], points[kept]
+    if not len(inputs):
+        raise Refused(
+            "no other class was reached from any of the pictures: the network's answer hardly reacts to them"
+        )
     top = bench.predicted[rows][kept]
     rival = _rivals(bench, points, top)
     margin = target.margin(top, rival)

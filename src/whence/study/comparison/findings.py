@@ -11,7 +11,7 @@ from whence.caption import number
 from whence.metrics import control
 from whence.metrics.metric import Record
 from whence.study.comparison.results import Comparison, Row
-from whence.study.comparison.setup import titled
+from whence.study.comparison.setup import metric_title, titled
 
 APART: Final = 2.0
 """Two means are told apart where they lie more standard errors of their difference apart than this."""
@@ -48,7 +48,7 @@ def near_best(found: Comparison, network: str, record: Record) -> set[str]:
         return set()
     pick = max if record.better == "higher" else min
     best = pick(rows.values(), key=lambda row: row.value)
-    near = {name for name, row in rows.items() if row is best or not _apart(row, best)}
+    near = {name for name, row in rows.items() if row is best or not _apart(found, row, best)}
     # Where most cannot be told apart, none stands out.
     return near if 2 * len(near) <= len(rows) or len(rows) < 3 else set()
 
@@ -59,18 +59,21 @@ def characters(found: Comparison, network: str) -> list[Character]:
     strong: dict[str, list[str]] = {name: [] for name in real}
     weak: dict[str, list[str]] = {name: [] for name in real}
     for record in found.measured:
+        if record.family == "localisation" and found.setup.data != "my":
+            # That the ink is the right place is a habit, and no finding.
+            continue
         rows, places = _rows(found, network, record.name), standing(found, network, record)
         if len(rows) < 4:
             continue
         middle = float(np.median([row.value for row in rows.values()]))
         for name, place in places.items():
             row = rows[name]
-            if abs(row.value - middle) <= APART * np.nan_to_num(row.standard_error):
+            if not abs(row.value - middle) > APART * row.standard_error:
                 continue
             if place >= 0.75:
-                strong[name].append(record.title)
+                strong[name].append(metric_title(record))
             elif place <= 0.25:
-                weak[name].append(record.title)
+                weak[name].append(metric_title(record))
     costs = {name: found.cell(network, name, "milliseconds") for name in real}
     typical = float(np.median([row.value for row in costs.values() if row is not None] or [0.0]))
     return [
@@ -104,7 +107,7 @@ def sentences(found: Comparison) -> list[str]:
 def _leaders(found: Comparison, network: str) -> list[str]:
     """Return who is best at what is asked most, with all who cannot be told apart."""
     told: list[str] = []
-    for name in ("deletion", "insertion", "max_sensitivity"):
+    for name in ("deletion", "insertion", "road"):
         record = next((each for each in found.measured if each.name == name), None)
         if record is None:
             continue
@@ -114,7 +117,9 @@ def _leaders(found: Comparison, network: str) -> list[str]:
             continue
         order = sorted(best, key=lambda each: rows[each].value, reverse=record.better == "higher")
         listed = ", ".join(f"{titled(each)} ({number(rows[each].value, 2)})" for each in order)
-        told.append(f"{network}, {record.title.lower()}: {listed} {'leads' if len(best) == 1 else 'lead'}.")
+        told.append(
+            f"{network}, {metric_title(record).lower()}: {listed} {'leads' if len(best) == 1 else 'lead'}."
+        )
     return told
 
 
@@ -133,13 +138,26 @@ def no_better(found: Comparison, network: str, record: Record) -> set[str]:
     sign = 1 if record.better == "higher" else -1
     rows = _rows(found, network, record.name)
     return {
-        name for name, row in rows.items() if sign * (row.value - mine.value) <= 0 or not _apart(row, mine)
+        name
+        for name, row in rows.items()
+        if sign * (row.value - mine.value) <= 0 or not _apart(found, row, mine)
     }
 
 
-def _apart(one: Row, two: Row) -> bool:
-    errors = [np.nan_to_num(each.standard_error) for each in (one, two)]
-    return abs(one.value - two.value) > APART * float(np.hypot(*errors))
+def _apart(found: Comparison, one: Row, two: Row) -> bool:
+    """Tell two methods' means apart, by the differences on the pictures that both have; unknown errors tell nothing."""
+    apart = abs(one.value - two.value)
+    first, second = (found.values(row.network, row.method, row.measure) for row in (one, two))
+    if first is None or second is None or len(first) != len(second):
+        error = float(np.hypot(one.standard_error, two.standard_error))
+    else:
+        difference = first - second
+        difference = difference[np.isfinite(difference)]
+        if len(difference) < 2:
+            return False
+        apart = abs(float(difference.mean()))
+        error = float(difference.std(ddof=1) / np.sqrt(len(difference)))
+    return bool(np.isfinite(error)) and apart > APART * error
 
 
 def _cost(milliseconds: float, typical: float) -> str:

@@ -85,7 +85,7 @@ def _of_method(
         yield Job(f"metric/{network}/{name}/{'+'.join(together)}", 10 * seconds * budgets.again)
     if name == NAME:
         return
-    whole = budgets.whole if float(explained.told["evaluations"]) <= budgets.cheap else budgets.dear
+    whole = setup.mean_of(name, float(explained.told["evaluations"]))
     for number in range(-(-min(whole, pictures) // SLICE)):
         count = min(SLICE, min(whole, pictures) - number * SLICE)
         yield Job(f"mean/{network}/{name}/{number}", seconds * count)

@@ -26,11 +26,11 @@ def part(bench: Bench, name: str, number: int) -> Part:
     What is explained is the label's own output, right or wrong.
     """
     explained = bench.store.read(f"explain/{bench.network}/{name}").told
-    budgets = bench.setup.budgets
-    most = budgets.whole if float(explained["evaluations"]) <= budgets.cheap else budgets.dear
+    most = bench.setup.mean_of(name, float(explained["evaluations"]))
     rows = np.array(rows_of(number, min(most, len(bench.inputs))))
     classes = bench.store.read(f"predict/{bench.network}").arrays["outputs"].shape[1]
-    if name == STRATIFIED:
+    # The channels of a coloured picture are one pixel's: their maps are put together before they are averaged.
+    if name == STRATIFIED and bench.pictures.images.ndim == 3:
         return _stratified(bench, rows, classes)
     sums = [np.zeros((classes, *bench.pictures.images.shape[1:3])) for _ in range(4)]
     count = np.zeros(classes)

@@ -16,7 +16,7 @@ from whence.metrics import control
 from whence.metrics.metric import FAMILIES, Record
 from whence.study.comparison import figures, findings, tiles
 from whence.study.comparison.results import Comparison
-from whence.study.comparison.setup import titled
+from whence.study.comparison.setup import metric_title, titled
 from whence.study.pages import style, template
 
 AGAINST_COST = ("insertion", "max_sensitivity")
@@ -43,6 +43,7 @@ def write(found: Comparison, path: Path, command: str) -> Path:
 
     page = template("study_comparison.html.jinja").render(
         style=Markup(style()),
+        metric_title=metric_title,
         study=found,
         heading=_heading(found),
         sentences=findings.sentences(found),

@@ -108,6 +108,18 @@ class Comparison:
     def _table(self) -> dict[tuple[str, str, str], Row]:
         return {(row.network, row.method, row.measure): row for row in self.rows}
 
+    def values(self, network: str, method: str, metric: str) -> np.ndarray | None:
+        """Return a metric's value for each picture, where it was measured."""
+        key = f"metric/{network}/{method}/{metric}"
+        if key not in self._values:
+            part = self.store.read(key) if self.store.path(key).is_file() else Part({}, {})
+            self._values[key] = part.arrays.get("values")
+        return self._values[key]
+
+    @cached_property
+    def _values(self) -> dict[str, np.ndarray | None]:
+        return {}
+
     def _rows(self) -> Iterator[Row]:
         for network in self.setup.networks:
             yield self._accuracy(network)

@@ -19,6 +19,7 @@ import numpy as np
 from whence.data_set_batches import fingerprint
 from whence.errors import BadInput, WorkFailed
 from whence.explainer import RUN_BY, versions
+from whence.question import Call, outputs
 from whence.study.comparison import jobs
 from whence.study.comparison.jobs import Job
 from whence.study.comparison.setup import Setup
@@ -41,10 +42,10 @@ def run(setup: Setup, pictures: Pictures, folder: Path, say: Say) -> Store:
         WorkFailed: nothing could be explained.
     """
     store = Store(folder)
-    store.begin(_question(setup, pictures))
-    if not (folder / PICTURES).is_file():
-        pictures.save(folder / PICTURES)
-    with _workers(folder) as team:
+    with _alone(folder), _workers(folder) as team:
+        store.begin(_question(setup, pictures))
+        if not (folder / PICTURES).is_file():
+            pictures.save(folder / PICTURES)
         answers = [Job(f"predict/{network}") for network in setup.networks]
         team.do(_unfinished(store, answers), lambda job, share: say(job.words, 0.02 * share))
         for job in answers:
@@ -59,6 +60,7 @@ def run(setup: Setup, pictures: Pictures, folder: Path, say: Say) -> Store:
                 )
         first = jobs.first(setup)
         team.do(_unfinished(store, first), lambda job, share: say(job.words, 0.02 + FIRST * share))
+        _drop_stale(store, setup)
         rest = jobs.then(setup, store, len(pictures.labels), pictures.masks is not None)
         total = sum(job.weight for job in rest)
         left = _unfinished(store, rest)
@@ -76,16 +78,35 @@ def _question(setup: Setup, pictures: Pictures) -> dict[str, Any]:
         "setup": setup.record(),
         "pictures": pictures.checksum,
         "weights": {network: _weights(network, setup) for network in setup.networks},
+        "answers": {network: _answer(network, setup, pictures) for network in setup.networks},
         "versions": {name: text for backend in RUN_BY for name, text in versions(backend).items()},
     }
 
 
 def _weights(network: str, setup: Setup) -> int | None:
     """Return a checksum of a network's weights, or of its file; None where it has neither."""
-    if Path(network).is_file():
-        return zlib.crc32(Path(network).read_bytes())
+    named = Path(str(setup.request.get("model") or network))
+    if named.is_file():
+        return zlib.crc32(named.read_bytes())
     model = source(network, setup.request).model
     return fingerprint(model, lambda: np.zeros(0))["weights"]
+
+
+def _answer(network: str, setup: Setup, pictures: Pictures) -> list[str]:
+    """Return what a network says to the first picture, to four digits: two networks may have the same weights."""
+    found = source(network, setup.request)
+    call = Call(found.model, pictures.floats[:1], preprocess=found.preprocess)
+    return [f"{value:.4g}" for value in outputs(call).ravel()]
+
+
+def _drop_stale(store: Store, setup: Setup) -> None:
+    """Take away agreements that were worked out when another choice of methods had been explained."""
+    for network in setup.networks:
+        key = f"agreement/{network}"
+        parts = {name: store.read(f"explain/{network}/{name}") for name in setup.methods}
+        there = [name for name, part in parts.items() if not part.refused and not part.failed]
+        if store.has(key) and store.read(key).told.get("methods") != there:
+            store.path(key).unlink()
 
 
 def _unfinished(store: Store, every: Sequence[Job]) -> list[Job]:
@@ -98,6 +119,8 @@ class Team:
 
     folder: Path
     size: int
+    closed: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
     processes: list[subprocess.Popen[str]] = field(default_factory=list[subprocess.Popen[str]])
 
     def do(self, every: Sequence[Job], tell: Callable[[Job, float], None]) -> None:
@@ -126,7 +149,7 @@ class Team:
 
     def _work(self, number: int, waiting: Any, finished: Any) -> None:
         try:
-            while True:
+            while not self.closed:
                 try:
                     job = waiting.get_nowait()
                 except queue.Empty:
@@ -148,21 +171,26 @@ class Team:
             if line.strip() == f"{DONE}{job.key}":
                 return
         status = process.wait()
+        if self.closed:
+            return
         how = (
             f"the process ended by signal {-status}"
             if status < 0
             else f"the process ended with status {status}"
         )
-        for key in job.keys:
-            Store(self.folder).write(key, Part({}, {"failed": f"{how} (too little memory?)"}))
+        store = Store(self.folder)
+        # One that was written before the end came is as good as any.
+        for key in (each for each in job.keys if not store.has(each)):
+            store.write(key, Part({}, {"failed": f"{how} (too little memory?)"}))
 
     def _process(self, number: int) -> subprocess.Popen[str]:
         """Return the running process of this number, a new one where it has ended."""
-        while len(self.processes) <= number:
-            self.processes.append(self._started())
-        if self.processes[number].poll() is not None:
-            self.processes[number] = self._started()
-        return self.processes[number]
+        with self.lock:
+            while len(self.processes) <= number:
+                self.processes.append(self._started())
+            if self.processes[number].poll() is not None and not self.closed:
+                self.processes[number] = self._started()
+            return self.processes[number]
 
     def _started(self) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "whence.study.comparison.worker", str(self.folder)]
@@ -175,10 +203,31 @@ class Team:
 
     def close(self) -> None:
         """End the processes, whatever they are doing: what they have finished is kept."""
+        self.closed = True
         for process in self.processes:
             with suppress(OSError):
                 process.kill()
             process.wait()
+
+
+@contextmanager
+def _alone(folder: Path) -> Generator[None]:
+    """Hold the folder against a second study in it; the system lets go when this process ends, however it does.
+
+    Raises:
+        BadInput: another one is at work there.
+    """
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BadInput(
+                f"another study is at work in {folder}; wait for it, or give another --out"
+            ) from None
+        yield
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from rich.table import Table
 from whence.study.comparison import findings
 from whence.study.comparison.page import plain
 from whence.study.comparison.results import Comparison
-from whence.study.comparison.setup import titled
+from whence.study.comparison.setup import metric_title, titled
 
 COLUMNS: Final = ("deletion", "insertion", "max_sensitivity", "sparseness")
 """The metrics that a terminal has room for; all are on the page."""
@@ -28,7 +28,7 @@ def show(console: Console, found: Comparison) -> None:
         table.add_column("method", no_wrap=True)
         for record in records:
             arrow = {"higher": " ↑", "lower": " ↓"}.get(record.better or "", "")
-            title = f"{record.title}{arrow}"
+            title = f"{metric_title(record)}{arrow}"
             table.add_column(title, justify="right", min_width=min(11, max(map(len, title.split(" ")))))
         table.add_column("ms", justify="right", no_wrap=True)
         best = {record.name: findings.near_best(found, network, record) for record in records}

@@ -11,7 +11,7 @@ from whence import registry
 from whence.caption import written
 from whence.errors import BadInput
 from whence.metrics import control
-from whence.metrics.metric import registered
+from whence.metrics.metric import Record, registered
 from whence.naming import unknown
 
 NETWORKS: Final = MappingProxyType({"mnist": ("mnist-cnn", "mnist-mlp"), "digits": ("digits-cnn",)})
@@ -67,6 +67,11 @@ class Setup:
     def everyone(self) -> tuple[str, ...]:
         """The methods, and the control that they are held against."""
         return (*self.methods, control.NAME)
+
+    def mean_of(self, method: str, evaluations: float) -> int:
+        """Return of how many pictures a method's maps are averaged, by the evaluations that it takes for each."""
+        cheap = evaluations <= self.budgets.cheap and method not in HESSIANS
+        return self.budgets.whole if cheap else self.budgets.dear
 
     def record(self) -> dict[str, Any]:
         """Return the settings as JSON's types."""
@@ -130,6 +135,9 @@ def setup(
         for name in chosen[kind]:
             if name not in known:
                 raise BadInput(unknown(kind, name, known))
+    for name in chosen["metric"]:
+        if {"other", "pairs"} & {*registered()[name].needs}:
+            raise BadInput(f"{name} needs more than a model and pictures; ask it in Python: whence.metrics")
     there = NETWORKS.get(data, ())
     for name in networks:
         if there and name not in there:
@@ -151,6 +159,10 @@ def method_fields(name: str, background: Any) -> dict[str, Any]:
     return found
 
 
+LOGARITHMIC: Final = ("relative_input_stability", "relative_output_stability")
+"""Metrics whose values reach over many powers of ten: what is averaged is their decimal logarithm."""
+HESSIANS: Final = ("integrated_hessians",)
+"""Methods of which an evaluation is a Hessian: they are dear, whatever their number."""
 TOGETHER: Final = (
     "max_sensitivity", "average_sensitivity", "local_lipschitz", "relative_input_stability",
     "relative_output_stability",
@@ -166,6 +178,11 @@ def metric_fields(name: str, method: str) -> dict[str, Any]:
     """Return the settings with which a metric is asked of a method: its own defaults, but for those of the study."""
     fields = METRICS.get(name, {})
     return fields | {"contributions": method not in SLOPES} if name == "infidelity" else fields
+
+
+def metric_title(record: Record) -> str:
+    """Return a metric's name for readers; of logarithms it says so."""
+    return f"{record.title}, log₁₀" if record.name in LOGARITHMIC else record.title
 
 
 def titled(name: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -36,8 +37,9 @@ class Pictures:
     def checksum(self) -> int:
         """A number that tells these pictures from others."""
         found = zlib.crc32(np.ascontiguousarray(self.images).tobytes())
-        for part in (self.labels, self.background):
-            found = zlib.crc32(np.ascontiguousarray(part).tobytes(), found)
+        for part in (self.labels, self.background, *(() if self.masks is None else (self.masks,))):
+            told = f"{part.shape}{part.dtype}".encode() + np.ascontiguousarray(part).tobytes()
+            found = zlib.crc32(told, found)
         return found
 
     @property
@@ -125,8 +127,11 @@ def _from_folders(
         )
     images: list[np.ndarray] = []
     numbers: list[int] = []
+    numbered = [each.name.isdigit() for each in folders]
+    if labels is None and any(numbered) and not all(numbered):
+        raise BadInput(f"--data {path}: some folders are numbers and some are names; name all in one way")
     for place, folder in enumerate(folders):
-        number = _class_of(folder.name, place, labels, len(folders))
+        number = _class_of(folder.name, place, labels)
         for each in data.image_files([folder]):
             picture = data.read_image(each)
             images.append(picture.squeeze(-1) if picture.shape[-1] == 1 else picture)
@@ -140,7 +145,7 @@ def _from_folders(
     return np.stack(images), np.array(numbers), {}
 
 
-def _class_of(name: str, place: int, labels: Sequence[str] | None, count: int) -> int:
+def _class_of(name: str, place: int, labels: Sequence[str] | None) -> int:
     if labels is not None and name in labels:
         return list(labels).index(name)
     if name.isdigit():
@@ -156,7 +161,7 @@ def _from_archive(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndar
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, BadZipFile) as problem:
         raise BadInput(f"--data {path}: cannot be read ({problem})") from None
     missing = {"images", "labels"} - set(arrays)
     if missing:
@@ -175,6 +180,14 @@ def _from_archive(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndar
     if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
         raise BadInput(
             f"--data {path}: labels is {labels.dtype} {labels.shape}; it is one whole number a picture"
+        )
+    if not len(images):
+        raise BadInput(f"--data {path}: it holds no pictures")
+    background = arrays.get("background")
+    if background is not None and (background.dtype != np.uint8 or background.shape[1:] != images.shape[1:]):
+        raise BadInput(
+            f"--data {path}: background is {background.dtype} {background.shape}; it is uint8, like the pictures "
+            f"{images.shape[1:]}"
         )
     masks = arrays.get("masks")
     if masks is not None and masks.shape != images.shape[:3]:

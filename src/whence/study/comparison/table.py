@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Final
@@ -13,8 +14,10 @@ import numpy as np
 from whence.errors import BadInput
 from whence.files import write_atomically
 from whence.study.comparison.results import Comparison, Row
+from whence.study.comparison.store import ASKED
 
 FORMATS: Final = ("csv", "parquet")
+CLOCK: Final = "milliseconds"
 
 
 def check(kind: str) -> None:
@@ -33,24 +36,42 @@ def check(kind: str) -> None:
 
 
 def write(found: Comparison, folder: Path, kind: str) -> Path:
-    """Write the table, with the settings and versions in its first lines (CSV) or its metadata."""
+    """Write the table, with the settings and versions in its first lines, which begin with # (CSV), or its metadata.
+
+    What the clock told stands in a table of its own: this one is the same, bit for bit, when a seed is run again.
+    """
     path = folder / f"{found.setup.data}.{kind}"
-    rows = [asdict(row) for row in found.rows]
+    rows = [asdict(row) for row in found.rows if row.measure != CLOCK]
+    asked = (found.store.folder / ASKED).read_text(encoding="utf-8")
     if kind == "parquet":
         import polars
 
         kept: Any = io.BytesIO()
-        polars.DataFrame(rows).write_parquet(kept, metadata={"study": repr(found.setup)})
+        polars.DataFrame(rows).write_parquet(kept, metadata={"study": asked})
         content = kept.getvalue()
     else:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, [each.name for each in fields(Row)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({key: _plain(value) for key, value in row.items()} for row in rows)
-        content = text.getvalue().encode()
+        told = "".join(f"# {name}: {json.dumps(each)}\n" for name, each in json.loads(asked).items())
+        content = f"{told}{_csv(rows)}".encode()
     with write_atomically(path) as handle:
         handle.write(content)
     return path
+
+
+def write_times(found: Comparison, folder: Path) -> Path:
+    """Write what the clock told, as CSV: milliseconds of one core for each picture."""
+    path = folder / f"{found.setup.data}-times.csv"
+    rows = [asdict(row) for row in found.rows if row.measure == CLOCK]
+    with write_atomically(path) as handle:
+        handle.write(_csv(rows).encode())
+    return path
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [each.name for each in fields(Row)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _plain(value) for key, value in row.items()} for row in rows)
+    return text.getvalue()
 
 
 def _plain(value: Any) -> Any:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from whence.metrics.metric import registered
 from whence.question import Call, outputs
 from whence.study.comparison import boundaries, confusions, means
 from whence.study.comparison.agreement import correlations
-from whence.study.comparison.setup import CHUNK, Setup, method_fields, metric_fields
+from whence.study.comparison.setup import CHUNK, LOGARITHMIC, Setup, method_fields, metric_fields
 from whence.study.comparison.store import Part, Store
 from whence.study.comparison.subject import Pictures, source
 
@@ -95,6 +95,10 @@ class Bench:
         return values.astype(np.float32)
 
 
+OWN: Final = "completeness_residual"
+SMALLEST: Final = 1e-12
+
+
 def run(bench: Bench, key: str) -> dict[str, Part]:
     """Do one unit of work, and return its parts by their keys; what does not apply is a part too, with the reason."""
     kind, network, *rest = key.split("/")
@@ -125,7 +129,8 @@ def _explain(bench: Bench, name: str) -> Part:
     # The first call of a process pays for what later ones find ready.
     bench.explain(method, bench.inputs[rows[:1]], bench.predicted[rows[:1]])
     maps: list[np.ndarray] = []
-    numbers: dict[str, list[np.ndarray]] = {"evaluations": [], "error": [], "residual": []}
+    evaluations: list[np.ndarray] = []
+    residuals: list[np.ndarray] = []
     spent, notes = 0.0, dict[str, None]()
     for start in range(0, len(rows), 250):
         some = rows[start : start + 250]
@@ -134,17 +139,28 @@ def _explain(bench: Bench, name: str) -> Part:
         spent += time.process_time() - began
         maps.append(bench.maps(result, bench.inputs[some]))
         notes |= dict.fromkeys(result.notes)
-        for field_name, values in numbers.items():
-            given = getattr(result, field_name)
-            values.append(np.full(len(some), np.nan) if given is None else to_numpy(given).astype(np.float64))
-    every = {field_name: np.concatenate(values) for field_name, values in numbers.items()}
+        spent_here = result.evaluations
+        evaluations.append(np.zeros(len(some)) if spent_here is None else to_numpy(spent_here))
+        residuals.append(_residual(result))
     told = {
-        "evaluations": float(np.nan_to_num(np.mean(every["evaluations"]))), "seconds": spent / len(rows),
+        "evaluations": float(np.mean(np.concatenate(evaluations))), "seconds": spent / len(rows),
         "notes": list(notes), "method": repr(method),
     }  # fmt: skip
     shown = len(rows) - count
     values = np.concatenate(maps)
-    return Part({"shown": values[:shown], "values": values[shown:]}, told)
+    residual = np.concatenate(residuals)[shown:]
+    return Part({"shown": values[:shown], "values": values[shown:], "residual": residual}, told)
+
+
+def _residual(result: Attribution) -> np.ndarray:
+    """Return |Σ shares − (f(x) − f(x'))| / |f(x) − f(x')| with the method's own x'; NaN where it promises nothing."""
+    if result.residual is None or result.baseline_output is None:
+        return np.full(len(result.output), np.nan)
+    residual, output, before = (
+        to_numpy(each).astype(np.float64) for each in (result.residual, result.output, result.baseline_output)
+    )
+    gain = np.abs(output - before)
+    return np.divide(np.abs(residual), gain, out=np.full_like(gain, np.nan), where=gain > 0)
 
 
 def _judged(bench: Bench, name: str, several: Sequence[str]) -> dict[str, Part]:
@@ -152,7 +168,8 @@ def _judged(bench: Bench, name: str, several: Sequence[str]) -> dict[str, Part]:
     needs = {each for metric in several for each in registered()[metric].needs}
     again = bool({"method", "weights"} & needs)
     count = min(bench.setup.budgets.again, bench.judged_count) if again else bench.judged_count
-    values = bench.store.read(f"explain/{bench.network}/{name}").arrays["values"][:count]
+    explained = bench.store.read(f"explain/{bench.network}/{name}")
+    values = explained.arrays["values"][:count]
     inputs, masks = bench.inputs[:count], bench.pictures.masks
     found: dict[str, Part] = {}
     with metrics.judged(
@@ -161,6 +178,9 @@ def _judged(bench: Bench, name: str, several: Sequence[str]) -> dict[str, Part]:
         preprocess=bench.source.preprocess, seed=bench.setup.seed, chunk=CHUNK,
     ) as question:  # fmt: skip
         for metric in several:
+            if metric == OWN:
+                found[metric] = _completeness(explained.arrays["residual"][:count])
+                continue
             try:
                 found[metric] = _scored(metrics.build(metric, metric_fields(metric, name)), question)
             except (Refused, UnsupportedByBackend) as problem:
@@ -168,9 +188,24 @@ def _judged(bench: Bench, name: str, several: Sequence[str]) -> dict[str, Part]:
     return found
 
 
+def _completeness(values: np.ndarray) -> Part:
+    """Return the completeness residual as the method itself tells it: each counts from a baseline of its own."""
+    if not np.isfinite(values).any():
+        return Part({}, {"refused": "the method does not promise that its shares sum to anything"})
+    score = metrics.Score(OWN, values)
+    told = {
+        "mean": score.mean, "error": score.error, "count": score.count, "of": len(values), "better": "lower",
+        "notes": [], "metric": "CompletenessResidual, from each method's own baseline", "seconds": 0.0,
+    }  # fmt: skip
+    return Part({"values": values}, told)
+
+
 def _scored(metric: metrics.Metric, question: metrics.Judged) -> Part:
     began = time.process_time()
     score = metric.judge(question)
+    if score.metric in LOGARITHMIC:
+        with np.errstate(divide="ignore"):
+            score = replace(score, values=np.log10(np.maximum(score.values, SMALLEST)), standard_error=None)
     arrays = {"values": score.values}
     for field_name in ("standard_error", "curve", "places"):
         if getattr(score, field_name) is not None:
@@ -206,6 +241,8 @@ def _agreement(bench: Bench) -> Part:
         part = bench.store.read(f"explain/{bench.network}/{name}")
         if not part.refused and not part.failed:
             maps[name] = part.arrays["values"]
+    if not maps:
+        return Part({"rank": np.zeros((0, 0)), "error": np.zeros((0, 0))}, {"methods": []})
     mean, error = correlations(list(maps.values()))
     return Part({"rank": mean, "error": error}, {"methods": list(maps)})
 

@@ -32,6 +32,9 @@ def main(folder: Path) -> None:
     setup = Setup.read(json.loads((folder / ASKED).read_text(encoding="utf-8"))["setup"])
     pictures = Pictures.load(folder / PICTURES)
     benches = {network: Bench(setup, pictures, store, network) for network in setup.networks}
+    # What a network prints goes to the log: here only keys are told.
+    told = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
     for line in sys.stdin:
         key = line.strip()
         try:
@@ -42,7 +45,7 @@ def main(folder: Path) -> None:
             parts = dict.fromkeys(Job(key).keys, failed)
         for each, part in parts.items():
             store.write(each, part)
-        print(f"{DONE}{key}", flush=True)
+        print(f"{DONE}{key}", file=told, flush=True)
 
 
 if __name__ == "__main__":
