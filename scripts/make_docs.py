@@ -308,7 +308,14 @@ def metrics_table() -> str:
         arrow = {"higher": "↑", "lower": "↓", None: ""}[record.better]
         needs = ", ".join(asked.get(need, need) for need in record.needs) or "—"
         name = f"`{record.cls.__name__}` {arrow}"
-        parts = (record.family, name, cell(record.summary), f"`{cell(record.equation)}`", needs, cell(record.citation))
+        parts = (
+            record.family,
+            name,
+            cell(record.summary),
+            f"`{cell(record.equation)}`",
+            needs,
+            cell(record.citation),
+        )
         rows.append(f"| {' | '.join(parts)} |")
     return "\n".join([
         "", "↑: explanations are better where it is higher, ↓: where it is lower. All need a model, inputs and "
@@ -321,7 +328,16 @@ def flags() -> str:
     """Return tables of every command's flags, as its help tells them."""
     parts: list[str] = []
     tables: dict[str, list[str]] = {}
-    for command in ("explain", "compare", "evaluate", "check", "demo", "methods", "study mnist", "study truth"):
+    for command in (
+        "explain",
+        "compare",
+        "evaluate",
+        "check",
+        "demo",
+        "methods",
+        "study mnist",
+        "study truth",
+    ):
         # So wide that no text is wrapped.
         environment = os.environ | {"COLUMNS": "2000"}
         asked = [sys.executable, "-m", "whence", *command.split(), "--help"]
