@@ -841,6 +841,8 @@ def test_evaluations_are_counted():
         (metrics.Sufficiency(distance="near"), BadInput, "distance"),
     ],
     ids=str,
+    # A function's own name holds its place in memory.
+    ids=lambda value: value if isinstance(value, str) else getattr(value, "__name__", type(value).__name__),
 )
 def test_settings_that_cannot_be_meant(metric, error, text):
     case = Case("relu")
