@@ -840,7 +840,6 @@ def test_evaluations_are_counted():
         (metrics.Sufficiency(threshold=-1.0), BadInput, "threshold"),
         (metrics.Sufficiency(distance="near"), BadInput, "distance"),
     ],
-    ids=str,
     # A function's own name holds its place in memory.
     ids=lambda value: value if isinstance(value, str) else getattr(value, "__name__", type(value).__name__),
 )
