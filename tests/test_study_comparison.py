@@ -140,7 +140,7 @@ def test_scores_are_those_of_the_metric_asked_directly(finished):
     ask = {"preprocess": loaded.preprocess, "seed": 3, "chunk": CHUNK, "target": target}
     result = whence.explain(loaded.model, inputs, "integrated_gradients", **ask)
     for name in ("deletion", "faithfulness_correlation", "sparseness"):
-        metric = metrics.build(name, metric_fields(name, "integrated_gradients"))
+        metric = metrics.build(name, metric_fields(name, whence.IntegratedGradients()))
         score = metric(loaded.model, inputs, result, **ask)
         row = finished.cell("digits-cnn", "integrated_gradients", name)
         assert row.value == pytest.approx(score.mean, abs=1e-5), name
@@ -307,23 +307,16 @@ def test_completeness_is_told_from_each_methods_own_baseline(finished):
     assert finished.cell("digits-cnn", "saliency", "completeness_residual") is None
 
 
+def study_of(module: str) -> list[str]:
+    words = ("--model", f"{module}:make", "--size", "12", "--data", "photos", "--quick", "--out", "out")
+    return ["study", "my", *words]
+
+
 def test_a_network_that_ignores_its_pictures_goes_through(tmp_path, monkeypatch, capsys):
     own_pictures(tmp_path / "photos", classes=2, each=4)
     (tmp_path / "still_network.py").write_text(STILL)
     monkeypatch.chdir(tmp_path)
-    words = [
-        "study",
-        "my",
-        "--model",
-        "still_network:make",
-        "--size",
-        "12",
-        "--data",
-        "photos",
-        "--quick",
-        "--out",
-        "out",
-    ]
+    words = study_of("still_network")
     assert (
         cli.main([*words, "--method", "saliency", "--metric", "deletion", "--metric", "max_sensitivity"]) == 0
     )
@@ -334,19 +327,7 @@ def test_coloured_pictures_have_all_metrics_of_robustness(tmp_path, monkeypatch)
     own_pictures(tmp_path / "photos", classes=2, each=5)
     (tmp_path / "my_network.py").write_text(FACTORY)
     monkeypatch.chdir(tmp_path)
-    words = [
-        "study",
-        "my",
-        "--model",
-        "my_network:make",
-        "--size",
-        "12",
-        "--data",
-        "photos",
-        "--quick",
-        "--out",
-        "out",
-    ]
+    words = study_of("my_network")
     more = [word for name in TOGETHER for word in ("--metric", name)]
     assert cli.main([*words, "--method", "saliency", "--method", "integrated_gradients", *more]) == 0
     lines = (tmp_path / "out" / "my.csv").read_text(encoding="utf-8").splitlines()
@@ -501,19 +482,7 @@ def test_a_model_of_ones_own_goes_through_the_same_study(tmp_path, monkeypatch, 
     own_pictures(tmp_path / "photos")
     (tmp_path / "my_network.py").write_text(FACTORY)
     monkeypatch.chdir(tmp_path)
-    words = [
-        "study",
-        "my",
-        "--model",
-        "my_network:make",
-        "--size",
-        "12",
-        "--data",
-        "photos",
-        "--quick",
-        "--out",
-        "out",
-    ]
+    words = study_of("my_network")
     methods = ["saliency", "cam", "integrated_gradients"]
     assert (
         cli.main([*words, *(word for each in methods for word in ("--method", each)), "--metric", "deletion"])

@@ -32,7 +32,7 @@ from whence.study.truth import (
 )
 from whence.study.truth.case import ALL, PATH, SHAPLEY, Answer, Case
 from whence.study.truth.cases.patterns import BAR, BLOCK, TEE, pixels
-from whence.study.truth.methods import fields, is_unsigned
+from whence.study.truth.methods import fields
 from whence.study.truth.setup import Setup, setup
 from whence.study.truth.trial import Bench
 
@@ -313,7 +313,7 @@ def test_what_is_not_finite_has_no_score():
 )
 def test_whose_maps_have_no_sign(name, more, unsigned):
     method = registry.build(name, more)
-    assert is_unsigned(method) is unsigned
+    assert method.sizes is unsigned
     if unsigned and name != "gradcam":
         # What is said to have no sign is never negative.
         case = CASES["linear_weights"]

@@ -48,6 +48,10 @@ class _LayerMap(Method):
 class _RectifiedMap(_LayerMap):
     relu: bool = True
 
+    @property
+    def sizes(self) -> bool:
+        return self.relu
+
 
 @dataclass(frozen=True)
 class _GradientMap(_RectifiedMap):
@@ -250,6 +254,11 @@ class EigenCAM(_LayerMap):
     Attributes:
         layer, reshape: as for CAM.
     """
+
+    @property
+    def sizes(self) -> bool:
+        # The sign of a singular vector is free.
+        return True
 
     def attribute(self, problem: Problem) -> Shares:
         ops, z = problem.ops, problem.point[0]

@@ -185,9 +185,7 @@ def _fields(metric: str, name: str, result: Attribution | None, method: Any) -> 
     Raises:
         Refused: the method does not promise what the metric measures.
     """
-    from whence.study.comparison.setup import SLOPES
-
-    if metric == "infidelity" and name not in SLOPES:
+    if metric == "infidelity" and not getattr(method, "slopes", False):
         return {"contributions": True, "baseline": _start(name, method)}
     if metric not in SUMS:
         return {}

@@ -37,6 +37,10 @@ class DeconvNet(Method):
     layer: str | None = None
     top_k: int | None = None
 
+    @property
+    def slopes(self) -> bool:
+        return True
+
     def __post_init__(self) -> None:
         if (self.layer is None) != (self.top_k is None):
             raise BadInput("deconvnet: layer= and top_k= go together: so many filters of that layer")

@@ -40,6 +40,14 @@ class Saliency(Method):
 
     absolute: bool = True
 
+    @property
+    def slopes(self) -> bool:
+        return True
+
+    @property
+    def sizes(self) -> bool:
+        return self.absolute
+
     def attribute(self, problem: Problem) -> Shares:
         return _gradient_shares(problem, lambda g, x: abs(g) if self.absolute else g)
 
@@ -60,6 +68,14 @@ class Sensitivity(Method):
     """
 
     step: float | None = None
+
+    @property
+    def slopes(self) -> bool:
+        return True
+
+    @property
+    def sizes(self) -> bool:
+        return True
 
     def attribute(self, problem: Problem) -> Shares:
         if self.step is not None and self.step <= 0:

@@ -33,6 +33,16 @@ class Method:
     switches = False
     """Whether it only switches features on and off, so that whole numbers, words and missing values will do."""
 
+    @property
+    def slopes(self) -> bool:
+        """Whether its numbers say how steeply the output changes, and not what a feature contributes to it."""
+        return False
+
+    @property
+    def sizes(self) -> bool:
+        """Whether its numbers say how much, and never for or against."""
+        return False
+
     def placed(self, problem: Problem) -> Problem:
         """Return the problem at the site where this method hands out its shares: the caller's, if it has none."""
         return problem

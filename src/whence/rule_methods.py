@@ -129,6 +129,10 @@ class GuidedBackprop(Method):
     arXiv:1810.03292): judge it by that.
     """
 
+    @property
+    def slopes(self) -> bool:
+        return True
+
     def rules(self) -> Rules:
         return Rules("guided")
 

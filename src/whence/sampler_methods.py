@@ -30,6 +30,14 @@ class _Sampler(Method):
                 f"{type(self).__name__}: noise is {self.noise}; it is relative to the range, at least 0"
             )
 
+    @property
+    def slopes(self) -> bool:
+        return self.method.slopes
+
+    @property
+    def sizes(self) -> bool:
+        return self.method.sizes
+
     def placed(self, problem: Problem) -> Problem:
         return self.method.placed(problem)
 
@@ -73,6 +81,10 @@ class SmoothGradSquared(_Sampler):
     samples: int = 50
     noise: float = 0.1
 
+    @property
+    def sizes(self) -> bool:
+        return True
+
     def attribute(self, problem: Problem) -> Shares:
         return repeat(problem, self.method.attribute, self.samples, self.noise, "square")
 
@@ -92,6 +104,10 @@ class VarGrad(_Sampler):
     method: Method = SIGNED
     samples: int = 50
     noise: float = 0.1
+
+    @property
+    def sizes(self) -> bool:
+        return True
 
     def attribute(self, problem: Problem) -> Shares:
         return repeat(problem, self.method.attribute, self.samples, self.noise, "variance")

@@ -70,7 +70,10 @@ class Setup:
 
     def mean_of(self, method: str, evaluations: float) -> int:
         """Return of how many pictures a method's maps are averaged, by the evaluations that it takes for each."""
-        cheap = evaluations <= self.budgets.cheap and method not in HESSIANS
+        record = registry.methods().get(method)
+        # An evaluation of these is a whole Hessian.
+        pairs = record is not None and "piecewise linear or smooth" in record.needs
+        cheap = evaluations <= self.budgets.cheap and not pairs
         return self.budgets.whole if cheap else self.budgets.dear
 
     def record(self) -> dict[str, Any]:
@@ -161,23 +164,18 @@ def method_fields(name: str, background: Any) -> dict[str, Any]:
 
 LOGARITHMIC: Final = ("relative_input_stability", "relative_output_stability")
 """Metrics whose values reach over many powers of ten: what is averaged is their decimal logarithm."""
-HESSIANS: Final = ("integrated_hessians",)
-"""Methods of which an evaluation is a Hessian: they are dear, whatever their number."""
 TOGETHER: Final = (
     "max_sensitivity", "average_sensitivity", "local_lipschitz", "relative_input_stability",
     "relative_output_stability",
 )  # fmt: skip
 """Metrics that look at the same moved pictures: these are explained once for all of them."""
-SLOPES: Final = (
-    "saliency", "sensitivity", "smoothgrad", "smoothgrad_squared", "vargrad", "guided_backprop", "deconvnet",
-)  # fmt: skip
-"""Methods whose numbers say how steeply the output changes with a pixel; all others say what a pixel contributes."""
 
 
-def metric_fields(name: str, method: str) -> dict[str, Any]:
+def metric_fields(name: str, method: Any) -> dict[str, Any]:
     """Return the settings with which a metric is asked of a method: its own defaults, but for those of the study."""
     fields = METRICS.get(name, {})
-    return fields | {"contributions": method not in SLOPES} if name == "infidelity" else fields
+    slopes = isinstance(method, registry.Method) and method.slopes
+    return fields | {"contributions": not slopes} if name == "infidelity" else fields
 
 
 def metric_title(record: Record) -> str:

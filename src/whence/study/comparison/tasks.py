@@ -182,7 +182,9 @@ def _judged(bench: Bench, name: str, several: Sequence[str]) -> dict[str, Part]:
                 found[metric] = _completeness(explained.arrays["residual"][:count])
                 continue
             try:
-                found[metric] = _scored(metrics.build(metric, metric_fields(metric, name)), question)
+                found[metric] = _scored(
+                    metrics.build(metric, metric_fields(metric, question.method)), question
+                )
             except (Refused, UnsupportedByBackend) as problem:
                 found[metric] = Part({}, {"refused": str(problem)})
     return found

@@ -1,4 +1,4 @@
-"""How every method is asked, of the finest features that it can take, and whose maps have no sign."""
+"""How every method is asked, of the finest features that it can take."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ CHUNK: Final = 256
 """Rows in one forward: with it, and one number of threads, the same seed gives the same numbers bit for bit."""
 QUICK: Final = 200
 """The most samples of a quick study."""
-UNSIGNED: Final = frozenset(("saliency", "sensitivity", "smoothgrad_squared", "vargrad", "eigencam"))
-"""Methods whose values are sizes by their equations, or carry the sign of a singular vector, which is free."""
 
 
 def fields(name: str, case: Case, quick: bool = False) -> dict[str, Any]:
@@ -46,17 +44,3 @@ def cost(record: registry.Record, quick: bool) -> dict[str, Any]:
     if quick and isinstance(samples, int) and samples > QUICK and "few features" not in record.needs:
         found["samples"] = QUICK
     return found
-
-
-def is_unsigned(method: registry.Method) -> bool:
-    """Return whether a method's values say how much and never for or against, by its own settings.
-
-    It is one of `UNSIGNED`, cuts off what is negative (`relu`), or averages over noise a method that is one.
-    """
-    name = registry.name_of(method)
-    if name == "saliency":
-        return bool(getattr(method, "absolute", True))
-    inner = getattr(method, "method", None)
-    if name not in UNSIGNED and isinstance(inner, registry.Method):
-        return is_unsigned(inner)
-    return name in UNSIGNED or bool(getattr(method, "relu", False))

@@ -16,7 +16,7 @@ from whence.study.truth import axioms
 from whence.study.truth.axioms import Check, Maps
 from whence.study.truth.case import Case, torch_part
 from whence.study.truth.catalogue import every
-from whence.study.truth.methods import CHUNK, fields, is_unsigned
+from whence.study.truth.methods import CHUNK, fields
 from whence.study.truth.scoring import Score, score
 
 NOT_FINITE: Final = "its values are not finite"
@@ -91,7 +91,7 @@ class Bench:
             return Trial(method, case.name, refused=short(problem)), None
         except Exception as problem:
             return Trial(method, case.name, failed=f"{type(problem).__name__}: {short(problem)}"), None
-        trial = Trial(method, case.name, seconds=time.perf_counter() - began, unsigned=is_unsigned(chosen))
+        trial = Trial(method, case.name, seconds=time.perf_counter() - began, unsigned=chosen.sizes)
         wrong = _wrong(result, case)
         if wrong:
             return replace(trial, failed=wrong), None
