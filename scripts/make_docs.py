@@ -305,9 +305,8 @@ def metrics_table() -> str:
     }  # fmt: skip
     rows: list[str] = []
     for record in registered().values():
-        arrow = {"higher": "↑", "lower": "↓", None: ""}[record.better]
         needs = ", ".join(asked.get(need, need) for need in record.needs) or "—"
-        name = f"`{record.cls.__name__}` {arrow}"
+        name = f"`{record.cls.__name__}` {record.arrow}"
         parts = (
             record.family,
             name,

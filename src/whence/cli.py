@@ -84,7 +84,7 @@ def demo(
     from whence import demo as tour
 
     answer = replace(answer, out=answer.out or Path("whence-demo"))
-    with _screen(answer.json) as (console, tell):
+    with screened(answer.json) as (console, tell):
         tell(tour.run(data, data_dir, quick, answer, console))
 
 
@@ -131,7 +131,7 @@ def explain(
         raise BadInput("explain takes one --method; several are for whence compare --methods")
     from whence import cli_explain
 
-    with _screen(answer.json) as (console, tell):
+    with screened(answer.json) as (console, tell):
         job = cli_explain.understood(images, method, model, question, accuracy, answer, save)
         tell(cli_explain.run(job, console))
 
@@ -168,7 +168,7 @@ def compare(
     names = None if methods is None else _registered(methods)
     from whence import cli_compare
 
-    with _screen(answer.json) as (console, tell):
+    with screened(answer.json) as (console, tell):
         tell(cli_compare.run(image, names, model, question, accuracy, answer, console))
 
 
@@ -209,7 +209,7 @@ def evaluate(
     wanted = None if metrics is None else [each.strip().replace("-", "_") for each in metrics.split(",")]
     from whence import cli_evaluate
 
-    with _screen(answer.json) as (console, tell):
+    with screened(answer.json) as (console, tell):
         tell(cli_evaluate.run(image, names, wanted, mask, model, question, accuracy, answer, console))
 
 
@@ -243,7 +243,7 @@ def check(
     names = None if methods is None else _registered(methods)
     from whence import cli_check
 
-    with _screen(json) as (console, tell):
+    with screened(json) as (console, tell):
         tell(cli_check.run(name, picture, names, model, console))
 
 
@@ -263,7 +263,7 @@ def methods(*, backend: str | None = None, json: bool = False) -> None:
     """
     from whence import cli_methods
 
-    with _screen(json) as (console, tell):
+    with screened(json) as (console, tell):
         tell(cli_methods.listed(console) if backend is None else cli_methods.tried(backend, console))
 
 
@@ -281,7 +281,7 @@ def _registered(names: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def _screen(as_json: bool) -> Generator[tuple[Console, Callable[[Any], None]]]:
+def screened(as_json: bool) -> Generator[tuple[Console, Callable[[Any], None]]]:
     """Yield a console, and a function that ends the command with its payload.
 
     With `as_json` the console is silent, and whatever else is printed (by the user's own model) goes to stderr.

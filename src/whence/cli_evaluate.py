@@ -218,9 +218,8 @@ def _print(console: Console, found: Judgement, records: Sequence[Record], skippe
     for record in records:
         if not any(record.name in each for each in found.scores.values()):
             continue
-        arrow = {"higher": " ↑", "lower": " ↓"}.get(record.better or "", "")
         cells = [_cell(each.get(record.name)) for each in found.scores.values()]
-        table.add_row(f"{record.title}{arrow}", *cells)
+        table.add_row(f"{record.title} {record.arrow}", *cells)
     console.print()
     console.print(table)
     console.print()

@@ -67,11 +67,11 @@ def frameworks(
         answer: where the answer goes.
         save: Also write the maps as numbers: a NumPy archive.
     """
-    from whence.cli import _screen
+    from whence.cli import screened
     from whence.study.frameworks.setup import setup
 
     chosen = setup(network, framework, method, samples=samples, dtype=dtype, seed=seed, quick=quick)
-    with _screen(answer.json) as (console, tell):
+    with screened(answer.json) as (console, tell):
         tell(_run(chosen, answer, save, console))
 
 
@@ -82,7 +82,7 @@ def _run(chosen: Any, answer: AnswerFlags, save: bool, console: Any) -> dict[str
 
     folder = answer.folder
     cli_work.check_out(folder)
-    with _progress(cli_work.shows_progress(answer)) as say:
+    with progress_bar(cli_work.shows_progress(answer)) as say:
         found = processes.run(chosen, say)
     screen.show(console, found)
     files = {"report": page.write(found, folder / "frameworks.html")}
@@ -98,7 +98,7 @@ def _run(chosen: Any, answer: AnswerFlags, save: bool, console: Any) -> dict[str
 
 
 @contextlib.contextmanager
-def _progress(shown: bool) -> Generator[Callable[[str, float], None]]:
+def progress_bar(shown: bool) -> Generator[Callable[[str, float], None]]:
     """Yield a function that says what is being measured, and draws how much of all has been."""
     if not shown:
         yield lambda text, share: None

@@ -154,10 +154,10 @@ def _handwritten(
 
 def _run(chosen: Setup, pictures: Any, what: ComparisonFlags, answer: AnswerFlags) -> None:
     """Do the study, print for a person, write the page and the table, and return the same for a program."""
-    from whence.cli import _screen
-    from whence.cli_study import _progress
+    from whence.cli import screened
+    from whence.cli_study import progress_bar
 
-    with _screen(answer.json) as (console, tell):
+    with screened(answer.json) as (console, tell):
         from whence import cli_show, cli_work
         from whence.cli_options import COMMAND
         from whence.metrics.metric import registered
@@ -174,7 +174,7 @@ def _run(chosen: Setup, pictures: Any, what: ComparisonFlags, answer: AnswerFlag
         folder = answer.folder
         cli_work.check_out(folder)
         try:
-            with _progress(cli_work.shows_progress(answer)) as say:
+            with progress_bar(cli_work.shows_progress(answer)) as say:
                 store = run(chosen, pictures, folder / PARTS, say)
         except KeyboardInterrupt:
             done = len(list((folder / PARTS).glob("*--*.npz")))

@@ -43,23 +43,23 @@ def truth(
         quick: Rougher and faster: three examples of each case, fewer samples, one pair of networks.
         answer: where the answer goes.
     """
-    from whence.cli import _screen
+    from whence.cli import screened
     from whence.study.truth.setup import setup
 
     chosen = setup(method, case, data=data, data_dir=data_dir, seed=seed, quick=quick)
-    with _screen(answer.json) as (console, tell):
+    with screened(answer.json) as (console, tell):
         tell(_run(chosen, answer, console))
 
 
 def _run(chosen: Any, answer: AnswerFlags, console: Any) -> dict[str, Any]:
     """Measure, print for a person, write the files, and return the same for a program."""
     from whence import cli_show, cli_work
-    from whence.cli_study import _progress
+    from whence.cli_study import progress_bar
     from whence.study.truth import findings, page, running, screen, table
 
     folder = answer.folder
     cli_work.check_out(folder)
-    with _progress(cli_work.shows_progress(answer)) as say:
+    with progress_bar(cli_work.shows_progress(answer)) as say:
         found = running.run(chosen, say)
     screen.show(console, found)
     files = {

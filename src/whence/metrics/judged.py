@@ -20,6 +20,7 @@ from whence.errors import BadInput, Refused
 from whence.features import laying
 from whence.features.covers import Features
 from whence.features.kinds import Patches
+from whence.metrics.given import arrays_of, checked, part_of, rows_of
 from whence.metrics.laid import element_values, in_features
 from whence.problem import Problem
 from whence.question import Call, asked, check_options
@@ -178,7 +179,7 @@ class Judged:
         for start in range(0, len(rows), AGAIN):
             some = slice(start, start + AGAIN)
             leaves = tuple(leaf[some] for leaf in inputs)
-            own = options | {"target": _part(options["target"], some)} if "target" in options else options
+            own = options | {"target": part_of(options["target"], some)} if "target" in options else options
             parts.append(self._explained(leaves, rows[some], model, count, dict(own)))
         return tuple(np.concatenate(each) for each in zip(*parts, strict=True))
 
@@ -195,7 +196,7 @@ class Judged:
             assert self.method is not None
             found = self.method(model, given, target)
             if not isinstance(found, Attribution):
-                return checked(_arrays(found), problem, len(rows))
+                return checked(arrays_of(found), problem, len(rows))
         else:
             along = problem.run.along
             named = {
@@ -217,7 +218,7 @@ class Judged:
             return replace(
                 given,
                 index=None if self.index is None else self.index[rows],
-                other=_rows_of(given.other, rows),
+                other=rows_of(given.other, rows),
             )
         if self.index is not None:
             return self.index[rows]
@@ -251,18 +252,6 @@ class Judged:
         if one != shape and len(one) == len(shape):
             whole = whole.any(next(i + 1 for i, side in enumerate(shape) if side != one[i]), keepdims=True)
         return whole.reshape(self.count, -1)
-
-
-def _rows_of(given: Any, rows: Int[np.ndarray, "n"]) -> Any:
-    """Return what belongs to some rows of something that may have one entry for each."""
-    return given[rows] if getattr(given, "shape", None) else given
-
-
-def _part(target: Any, some: slice) -> Any:
-    """Return the part of a target that belongs to some of the rows, where it has one for each."""
-    if isinstance(target, targets.Target):
-        return replace(target, index=_part(target.index, some), other=_part(target.other, some))
-    return target[some] if getattr(target, "shape", ()) else target
 
 
 def _whole_pixels(problem: Problem, leaf: Array) -> Any:
@@ -306,20 +295,8 @@ def judged(
     if method is not None and maker is None:
         maker = registry.build(method, fields)
     call = Call(
-        model,
-        inputs,
-        target,
-        at,
-        kwargs,
-        output,
-        preprocess,
-        seed,
-        chunk,
-        False,
-        fuse,
-        on_unknown,
-        switches=True,
-    )
+        model, inputs, target, at, kwargs, output, preprocess, seed, chunk, False, fuse, on_unknown, switches=True
+    )  # fmt: skip
     with asked(replace(call, at=None)) as question:
         problem = question.problem
         if problem.every_class:
@@ -333,44 +310,6 @@ def judged(
             raise BadInput("give the explanation to be judged, or method= to make it")
         if explanation is not None:
             whole = isinstance(explanation, Attribution)
-            found = element_values(explanation, problem) if whole else _arrays(explanation)
+            found = element_values(explanation, problem) if whole else arrays_of(explanation)
             open_question.values = checked(found, problem, open_question.count)
         yield open_question
-
-
-def _arrays(given: Any) -> tuple[np.ndarray, ...]:
-    parts = (
-        given.values()
-        if isinstance(given, Mapping)
-        else given
-        if isinstance(given, (tuple, list))
-        else (given,)
-    )
-    return tuple(to_numpy(part) for part in parts if part is not None)
-
-
-def checked(values: tuple[np.ndarray, ...], problem: Problem, count: int) -> tuple[np.ndarray, ...]:
-    """Return explanations as float64, refused where they are not finite or not like the inputs."""
-    leaves = problem.inputs
-    if len(values) != len(leaves):
-        raise BadInput(
-            f"the explanation holds {len(values)} arrays for {len(leaves)} inputs; give one for each"
-        )
-    found: list[np.ndarray] = []
-    for array, leaf in zip(values, leaves, strict=True):
-        wide = np.asarray(array, dtype=np.float64)
-        wanted = (count, *(int(side) for side in leaf.shape[1:]))
-        fits = wide.ndim == len(wanted) and all(
-            a in (b, 1) for a, b in zip(wide.shape[1:], wanted[1:], strict=True)
-        )
-        if not fits or len(wide) != count:
-            raise BadInput(
-                f"the explanation has shape {wide.shape} and the inputs {wanted}; give one like the inputs"
-            )
-        if not np.isfinite(wide).all():
-            row = int(np.flatnonzero(~np.isfinite(wide.reshape(count, -1)).all(1))[0])
-            raise BadInput(
-                f"the explanation of example {row} holds NaN or infinity; nothing can be said of it"
-            )
-        found.append(wide)
-    return tuple(found)

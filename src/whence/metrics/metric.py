@@ -81,6 +81,11 @@ class Record:
         """The metric in one sentence."""
         return (inspect.getdoc(self.cls) or "").partition("\n")[0]
 
+    @property
+    def arrow(self) -> str:
+        """Which way explanations are better: ↑ higher, ↓ lower; empty where neither is."""
+        return {"higher": "↑", "lower": "↓", None: ""}[self.better]
+
 
 _records: dict[str, Record] = {}
 M = TypeVar("M", bound=type[Metric])

@@ -172,7 +172,6 @@ def _told(found: Comparison, record: Record) -> dict[str, Any]:
         "count": " to ".join(f"{each:,}" for each in dict.fromkeys((counts[0], counts[-1])))
         if counts
         else "0",
-        "arrow": {"higher": "↑", "lower": "↓", None: ""}[record.better],
     }
 
 

@@ -27,8 +27,7 @@ def show(console: Console, found: Comparison) -> None:
         table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1, 0, 0))
         table.add_column("method", no_wrap=True)
         for record in records:
-            arrow = {"higher": " ↑", "lower": " ↓"}.get(record.better or "", "")
-            title = f"{metric_title(record)}{arrow}"
+            title = f"{metric_title(record)} {record.arrow}"
             table.add_column(title, justify="right", min_width=min(11, max(map(len, title.split(" ")))))
         table.add_column("ms", justify="right", no_wrap=True)
         best = {record.name: findings.near_best(found, network, record) for record in records}

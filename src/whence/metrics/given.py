@@ -1,0 +1,66 @@
+"""What is given to be judged: explanations as arrays, checked, and what belongs to some rows of a target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from whence import target as targets
+from whence.attribution import to_numpy
+from whence.errors import BadInput
+from whence.problem import Problem
+
+
+def rows_of(given: Any, rows: Int[np.ndarray, "n"]) -> Any:
+    """Return what belongs to some rows of something that may have one entry for each."""
+    return given[rows] if getattr(given, "shape", None) else given
+
+
+def part_of(target: Any, some: slice) -> Any:
+    """Return the part of a target that belongs to some of the rows, where it has one for each."""
+    if isinstance(target, targets.Target):
+        return replace(target, index=part_of(target.index, some), other=part_of(target.other, some))
+    return target[some] if getattr(target, "shape", ()) else target
+
+
+def arrays_of(given: Any) -> tuple[np.ndarray, ...]:
+    """Return a user's arrays, or those in a tuple or dict, as NumPy has them."""
+    parts = (
+        given.values()
+        if isinstance(given, Mapping)
+        else given
+        if isinstance(given, (tuple, list))
+        else (given,)
+    )
+    return tuple(to_numpy(part) for part in parts if part is not None)
+
+
+def checked(values: tuple[np.ndarray, ...], problem: Problem, count: int) -> tuple[np.ndarray, ...]:
+    """Return explanations as float64, refused where they are not finite or not like the inputs."""
+    leaves = problem.inputs
+    if len(values) != len(leaves):
+        raise BadInput(
+            f"the explanation holds {len(values)} arrays for {len(leaves)} inputs; give one for each"
+        )
+    found: list[np.ndarray] = []
+    for array, leaf in zip(values, leaves, strict=True):
+        wide = np.asarray(array, dtype=np.float64)
+        wanted = (count, *(int(side) for side in leaf.shape[1:]))
+        fits = wide.ndim == len(wanted) and all(
+            a in (b, 1) for a, b in zip(wide.shape[1:], wanted[1:], strict=True)
+        )
+        if not fits or len(wide) != count:
+            raise BadInput(
+                f"the explanation has shape {wide.shape} and the inputs {wanted}; give one like the inputs"
+            )
+        if not np.isfinite(wide).all():
+            row = int(np.flatnonzero(~np.isfinite(wide.reshape(count, -1)).all(1))[0])
+            raise BadInput(
+                f"the explanation of example {row} holds NaN or infinity; nothing can be said of it"
+            )
+        found.append(wide)
+    return tuple(found)
