@@ -10,6 +10,7 @@ from torch import nn
 import whence
 from models import assert_same, busy, mlp, seeded, state_of
 from whence import metrics
+from whence.attribution import to_numpy
 from whence.errors import BadInput, Refused, UnsupportedByBackend
 
 EXACT = whence.IntegratedGradients(steps=64)
@@ -42,6 +43,24 @@ def test_completeness_in_the_outputs_own_units():
     score = metrics.Completeness(baseline=0.0)(model, x, shares, target=1)
     gain = (model(x)[:, 1] - model(torch.zeros(1, 6).double())[:, 1]).detach().numpy()
     np.testing.assert_allclose(score.values, abs(3.0 - gain), rtol=1e-9)
+
+
+def test_completeness_from_where_the_method_itself_counts():
+    model, x = network(), rows(4, 6)
+    own = metrics.CompletenessResidual(baseline="own")
+    for method in (whence.IntegratedGradients(baseline=0.3), whence.LRP()):
+        result = whence.explain(model, x, method, target=1)
+        gain = to_numpy(result.output - result.baseline_output)
+        missed = abs(to_numpy(result.values).reshape(4, -1).sum(1) - gain) / abs(gain)
+        np.testing.assert_allclose(own(model, x, result).values, missed, rtol=1e-6, atol=1e-12)
+        units = metrics.Completeness(baseline="own")(model, x, result).values
+        np.testing.assert_allclose(units, missed * abs(gain), rtol=1e-6, atol=1e-12)
+    rough = whence.explain(model, x, whence.LRP(composite="epsilon"), target=1)
+    assert own(model, x, rough).values.max() > 1e-3
+    with pytest.raises(Refused, match="does not promise"):
+        own(model, x, whence.explain(model, x, "saliency", target=1))
+    with pytest.raises(Refused, match="not by an array"):
+        own(model, x, to_numpy(rough.values), target=1)
 
 
 def test_sensitivity_is_broken_by_saturated_gradients_alone():

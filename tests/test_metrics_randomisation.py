@@ -16,7 +16,7 @@ from models import assert_same, busy, cnn, mlp, pictures, seeded, state_of
 from whence import metrics
 from whence.backends.weights import weights_of
 from whence.errors import BadInput, Refused, UnsupportedByBackend
-from whence.metrics import randomisation
+from whence.metrics.defined import error_of_mean
 from whence.metrics.similarity import structure
 
 SAME = 1e-6
@@ -289,4 +289,26 @@ def test_refusals():
 def test_draws_that_are_not_defined_count_in_no_error():
     values = np.array([[1.0, 2.0, 4.0], [1.0, np.nan, 3.0], [1.0, np.nan, np.nan]])
     known = values[0].std(ddof=1) / np.sqrt(3), values[1, [0, 2]].std(ddof=1) / np.sqrt(2), np.nan
-    np.testing.assert_allclose(randomisation._error(values), known)
+    np.testing.assert_allclose(error_of_mean(values, 1), known)
+
+
+@pytest.mark.parametrize(
+    ("several", "one"),
+    [
+        (metrics.MPRT(draws=4), metrics.MPRT()),
+        (metrics.EfficientMPRT(draws=4, bins=8), metrics.EfficientMPRT(bins=8)),
+        (metrics.RandomLogit(samples=4), metrics.RandomLogit()),
+    ],
+    ids=["mprt", "efficient", "logit"],
+)
+def test_the_error_holds_what_a_draw_does_to_all_examples(several, one):
+    # Pictures that are nearly the same: what differs between draws is nearly the whole error.
+    x = rows(1, 30) + 1e-3 * rows(6, 30, seed=1)
+    model, options = mlp(features=30, classes=9, dtype=torch.float64), {"method": whence.InputXGradient()}
+    score = several(model, x, target=1, **options)
+    assert score.draws.shape == (4,)
+    np.testing.assert_allclose(score.draws.mean(), score.mean, rtol=SAME)
+    within, between = (each.std(ddof=1) / np.sqrt(len(each)) for each in (score.values, score.draws))
+    np.testing.assert_allclose(score.error, np.hypot(within, between), rtol=SAME)
+    assert between > 5 * within
+    assert one(model, x, target=1, **options).draws is None

@@ -232,6 +232,9 @@ class Told:
     def values(self, network: str, method: str, metric: str) -> None:
         return None
 
+    def draws(self, network: str, method: str, metric: str) -> None:
+        return None
+
 
 def test_near_the_best_is_what_cannot_be_told_apart():
     record = metrics.registered()["deletion"]
@@ -298,6 +301,19 @@ def test_methods_are_told_apart_on_the_same_pictures(finished):
     difference = values[0] - values[1]
     error = difference.std(ddof=1) / np.sqrt(len(difference))
     assert findings._apart(finished, one, two) == (abs(difference.mean()) > 2 * error)
+
+
+def test_methods_are_told_apart_in_the_same_draws():
+    rows = [_row("a", 0.2, 0.001), _row("b", 0.3, 0.001)]
+    told = Told(rows)
+    values = {"a": np.full(10, 0.2), "b": np.full(10, 0.3)}
+    told.values = lambda network, method, metric: values[method] + 0.001 * np.arange(10) * (method == "a")
+    draws = {"a": np.array([0.1, 0.3, 0.2]), "b": np.array([0.2, 0.4, 0.3])}
+    told.draws = lambda network, method, metric: draws[method]
+    # What a draw does to both does not keep them from being told apart; what it does to one of them does.
+    assert findings._apart(told, *rows)
+    draws["b"] = np.array([0.5, 0.1, 0.3])
+    assert not findings._apart(told, *rows)
 
 
 def test_completeness_is_told_from_each_methods_own_baseline(finished):

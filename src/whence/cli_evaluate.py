@@ -33,7 +33,7 @@ LONG: Final = ("mprt", "smooth_mprt", "average_sensitivity", "local_lipschitz", 
 """Metrics that explain many times over: asked by name, or where there is time."""
 CURVES: Final = ("deletion", "insertion")
 SUMS: Final = ("completeness_residual", "completeness")
-"""Metrics of a promise that not every method makes: that its shares sum to the gain over its own baseline."""
+"""Metrics of a sum that not every method promises: each counts from what it tells itself."""
 ELSEWHERE: Final = {"other": "a second network", "pairs": "told pairs of inputs that are exchangeable"}
 """What metrics need and one picture with one model does not give."""
 
@@ -169,7 +169,7 @@ def _judged(
             for name, (result, method) in everyone.items():
                 say(f"{record.title} of {name}")
                 try:
-                    metric = build(record.name, _fields(record.name, name, result, method))
+                    metric = build(record.name, _fields(record.name, name, method))
                     scores[name][record.name] = metric(
                         source.model, picture.given, result, method=method, target=target, mask=mask,
                         preprocess=source.preprocess, seed=accuracy.seed, chunk=accuracy.chunk,
@@ -179,21 +179,11 @@ def _judged(
     return Judgement(scores, missing)
 
 
-def _fields(metric: str, name: str, result: Attribution | None, method: Any) -> dict[str, Any]:
-    """Return the settings with which a metric is asked of a method: what its numbers mean, and count from.
-
-    Raises:
-        Refused: the method does not promise what the metric measures.
-    """
+def _fields(metric: str, name: str, method: Any) -> dict[str, Any]:
+    """Return the settings with which a metric is asked of a method: what its numbers mean, and count from."""
     if metric == "infidelity" and not getattr(method, "slopes", False):
         return {"contributions": True, "baseline": _start(name, method)}
-    if metric not in SUMS:
-        return {}
-    if result is None or result.residual is None:
-        raise Refused("it promises no sum of its shares")
-    if not hasattr(method, "baseline"):
-        raise Refused("it counts from no baseline; whence compare shows what its sum misses")
-    return {"baseline": _start(name, method)}
+    return {"baseline": "own"} if metric in SUMS else {}
 
 
 def _start(name: str, method: Any) -> Any:

@@ -34,7 +34,7 @@ class Completeness(Metric):
     """By how much the shares miss the sum of what the output gains over the baseline, in the output's own units.
 
     Attributes:
-        baseline: as in IntegratedGradients: what the explanation counts from.
+        baseline: as in CompletenessResidual.
     """
 
     baseline: Any = None

@@ -36,9 +36,9 @@ class Judged:
     """Explanations of a batch and the open question: f at the inputs, and the model for whatever else is asked.
 
     `problem` is the explained function at the inputs; `values` are the explanations as float64 arrays, each shaped like
-    an input (or [B, 1, H, W] for maps); `method` explains again; `mask` [B, ...] says where the right place is;
-    `index` [B] is the explained class, None where the target is none. `kept` is what metrics of one open question
-    share, such as explanations of the same moved inputs.
+    an input (or [B, 1, H, W] for maps), and `result` is what the method told beside them; `method` explains again;
+    `mask` [B, ...] says where the right place is; `index` [B] is the explained class, None where the target is none.
+    `kept` is what metrics of one open question share, such as explanations of the same moved inputs.
     """
 
     call: Call
@@ -48,6 +48,7 @@ class Judged:
     values: tuple[Float[np.ndarray, "B ..."], ...] | None
     method: registry.Method | Explain | None
     given_mask: Any
+    result: Attribution | None = None
     notes: list[str] = field(default_factory=list[str])
     kept: dict[Any, Any] = field(default_factory=dict[Any, Any])
     evaluations: Int[np.ndarray, "B"] = field(init=False)
@@ -312,4 +313,5 @@ def judged(
             whole = isinstance(explanation, Attribution)
             found = element_values(explanation, problem) if whole else arrays_of(explanation)
             open_question.values = checked(found, problem, open_question.count)
+            open_question.result = explanation if whole else None
         yield open_question

@@ -11,6 +11,7 @@ from jaxtyping import Int
 from whence import target as targets
 from whence.counts import whole
 from whence.errors import Refused
+from whence.metrics.defined import error_of_mean, mean
 from whence.metrics.judged import Judged
 from whence.metrics.laid import in_features
 from whence.metrics.metric import Metric, register
@@ -59,8 +60,13 @@ class RandomLogit(Metric):
         each = np.stack(found, 1)
         # Of all classes there are no others that could have been drawn.
         sampled = 1 < len(steps) < classes - 1
-        error = each.std(1, ddof=1) / np.sqrt(len(steps)) if sampled else None
-        return self.score(judged, each.mean(1), standard_error=error, evaluations=judged.evaluations)
+        return self.score(
+            judged,
+            mean(each, 1),
+            standard_error=error_of_mean(each, 1) if sampled else None,
+            draws=mean(each, 0) if sampled else None,
+            evaluations=judged.evaluations,
+        )
 
 
 def _classes(judged: Judged) -> tuple[Int[np.ndarray, "B"], int]:

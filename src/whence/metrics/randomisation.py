@@ -12,6 +12,7 @@ from jaxtyping import Float
 from whence.backends import Array
 from whence.counts import whole
 from whence.errors import BadInput
+from whence.metrics.defined import error_of_mean, mean
 from whence.metrics.judged import Judged
 from whence.metrics.laid import in_features
 from whence.metrics.metric import Metric, register
@@ -54,13 +55,14 @@ class Layerwise(Metric):
             curves.append(np.stack(steps, 1))
         told = [layer for layer, _ in stages(found, self.order)]
         judged.note(f"layers, in the order in which they are drawn anew: {', '.join(told)}")
-        each = np.stack([_mean(curve, 1) for curve in curves], 1)
+        each = np.stack([mean(curve, 1) for curve in curves], 1)
         return self.score(
             judged,
-            _mean(each, 1),
-            standard_error=_error(each) if self.draws > 1 else None,
+            mean(each, 1),
+            standard_error=error_of_mean(each, 1) if self.draws > 1 else None,
+            draws=mean(each, 0) if self.draws > 1 else None,
             places=np.arange(1.0, len(told) + 1),
-            curve=_mean(np.stack(curves), 0),
+            curve=mean(np.stack(curves), 0),
             evaluations=judged.evaluations,
         )
 
@@ -188,8 +190,13 @@ class EfficientMPRT(Metric):
                 "some explanations are the same everywhere: their complexity of 0 cannot rise by a part"
             )
         each = np.stack(rises, 1)
-        error = each.std(1, ddof=1) / np.sqrt(self.draws) if self.draws > 1 else None
-        return self.score(judged, each.mean(1), standard_error=error, evaluations=judged.evaluations)
+        return self.score(
+            judged,
+            mean(each, 1),
+            standard_error=error_of_mean(each, 1) if self.draws > 1 else None,
+            draws=mean(each, 0) if self.draws > 1 else None,
+            evaluations=judged.evaluations,
+        )
 
     def _complexity(self, maps: Float[np.ndarray, "B d"]) -> Float[np.ndarray, "B"]:
         maps = np.abs(maps) if self.absolute else maps
@@ -203,20 +210,3 @@ def _histogram_entropy(values: Float[np.ndarray, "d"], bins: int) -> float:
     counts = np.histogram(values / np.abs(values).max(), bins)[0]
     parts = counts[counts > 0] / counts.sum()
     return float(-(parts * np.log(parts)).sum())
-
-
-def _mean(values: Float[np.ndarray, "..."], axis: int) -> Float[np.ndarray, "..."]:
-    """Return the mean over what is defined; NaN where nothing is."""
-    known = np.isfinite(values)
-    count = known.sum(axis)
-    total = np.where(known, values, 0.0).sum(axis)
-    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-
-
-def _error(values: Float[np.ndarray, "B draws"]) -> Float[np.ndarray, "B"]:
-    """Return the standard error of the mean over the draws that are defined; NaN of fewer than two."""
-    known = np.isfinite(values)
-    count = known.sum(1)
-    squares = np.where(known, (values - _mean(values, 1)[:, None]) ** 2, 0.0).sum(1)
-    below = count * (count - 1.0)
-    return np.sqrt(np.divide(squares, below, out=np.full(len(values), np.nan), where=below > 0))

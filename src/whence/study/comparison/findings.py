@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from whence.caption import number
 from whence.metrics import control
+from whence.metrics.defined import error_of_mean, mean
 from whence.metrics.metric import Record
 from whence.study.comparison.results import Comparison, Row
 from whence.study.comparison.setup import metric_title, titled
@@ -145,19 +147,26 @@ def no_better(found: Comparison, network: str, record: Record) -> set[str]:
 
 
 def _apart(found: Comparison, one: Row, two: Row) -> bool:
-    """Tell two methods' means apart, by the differences on the pictures that both have; unknown errors tell nothing."""
+    """Tell two methods' means apart, by the differences on the pictures and in the draws that both have.
+
+    Unknown errors tell nothing.
+    """
     apart = abs(one.value - two.value)
-    first, second = (found.values(row.network, row.method, row.measure) for row in (one, two))
-    if first is None or second is None or len(first) != len(second):
+    values = _difference(found.values, one, two)
+    if values is None:
         error = float(np.hypot(one.standard_error, two.standard_error))
     else:
-        difference = first - second
-        difference = difference[np.isfinite(difference)]
-        if len(difference) < 2:
-            return False
-        apart = abs(float(difference.mean()))
-        error = float(difference.std(ddof=1) / np.sqrt(len(difference)))
+        apart = abs(float(mean(values, 0)))
+        error = float(error_of_mean(values, 0))
+        draws = _difference(found.draws, one, two)
+        if draws is not None:
+            error = float(np.hypot(error, error_of_mean(draws, 0)))
     return bool(np.isfinite(error)) and apart > APART * error
+
+
+def _difference(read: Callable[[str, str, str], np.ndarray | None], one: Row, two: Row) -> np.ndarray | None:
+    first, second = (read(row.network, row.method, row.measure) for row in (one, two))
+    return None if first is None or second is None or len(first) != len(second) else first - second
 
 
 def _cost(milliseconds: float, typical: float) -> str:

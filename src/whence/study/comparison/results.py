@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -110,14 +110,19 @@ class Comparison:
 
     def values(self, network: str, method: str, metric: str) -> np.ndarray | None:
         """Return a metric's value for each picture, where it was measured."""
-        key = f"metric/{network}/{method}/{metric}"
-        if key not in self._values:
-            part = self.store.read(key) if self.store.path(key).is_file() else Part({}, {})
-            self._values[key] = part.arrays.get("values")
-        return self._values[key]
+        return self._arrays(f"metric/{network}/{method}/{metric}").get("values")
+
+    def draws(self, network: str, method: str, metric: str) -> np.ndarray | None:
+        """Return a metric's mean over the pictures in each draw that they share, where there are several."""
+        return self._arrays(f"metric/{network}/{method}/{metric}").get("draws")
+
+    def _arrays(self, key: str) -> Mapping[str, np.ndarray]:
+        if key not in self._kept:
+            self._kept[key] = self.store.read(key).arrays if self.store.path(key).is_file() else {}
+        return self._kept[key]
 
     @cached_property
-    def _values(self) -> dict[str, np.ndarray | None]:
+    def _kept(self) -> dict[str, Mapping[str, np.ndarray]]:
         return {}
 
     def _rows(self) -> Iterator[Row]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final
@@ -86,13 +87,28 @@ class Bench:
 
     def maps(self, result: Attribution, inputs: np.ndarray) -> np.ndarray:
         """Return a result as one number for each pixel [n, height, width], float32; features' shares are spread."""
-        with metrics.judged(
-            self.source.model, inputs, result, preprocess=self.source.preprocess, chunk=CHUNK
-        ) as judged:
-            (values,) = judged.explained
+        with self.judged(inputs, result) as question:
+            (values,) = question.explained
         if values.ndim == 4:
             values = values.sum(-1 if values.shape[1:3] == inputs.shape[1:3] else 1)
         return values.astype(np.float32)
+
+    def residual(self, result: Attribution, inputs: np.ndarray) -> np.ndarray:
+        """Return a result's completeness residual [n] from its own baseline; NaN where the method promises no sum."""
+        with self.judged(inputs, result) as question:
+            try:
+                return metrics.CompletenessResidual(baseline="own").judge(question).values
+            except Refused:
+                return np.full(len(inputs), np.nan)
+
+    def judged(
+        self, inputs: np.ndarray, explanation: Any, **more: Any
+    ) -> AbstractContextManager[metrics.Judged]:
+        """Open the question that explanations of some pictures answer."""
+        return metrics.judged(
+            self.source.model, inputs, explanation, preprocess=self.source.preprocess, seed=self.setup.seed,
+            chunk=CHUNK, **more,
+        )  # fmt: skip
 
 
 OWN: Final = "completeness_residual"
@@ -138,10 +154,10 @@ def _explain(bench: Bench, name: str) -> Part:
         result = bench.explain(method, bench.inputs[some], bench.predicted[some])
         spent += time.process_time() - began
         maps.append(bench.maps(result, bench.inputs[some]))
+        residuals.append(bench.residual(result, bench.inputs[some]))
         notes |= dict.fromkeys(result.notes)
         spent_here = result.evaluations
         evaluations.append(np.zeros(len(some)) if spent_here is None else to_numpy(spent_here))
-        residuals.append(_residual(result))
     told = {
         "evaluations": float(np.mean(np.concatenate(evaluations))), "seconds": spent / len(rows),
         "notes": list(notes), "method": repr(method),
@@ -150,17 +166,6 @@ def _explain(bench: Bench, name: str) -> Part:
     values = np.concatenate(maps)
     residual = np.concatenate(residuals)[shown:]
     return Part({"shown": values[:shown], "values": values[shown:], "residual": residual}, told)
-
-
-def _residual(result: Attribution) -> np.ndarray:
-    """Return |Σ shares − (f(x) − f(x'))| / |f(x) − f(x')| with the method's own x'; NaN where it promises nothing."""
-    if result.residual is None or result.baseline_output is None:
-        return np.full(len(result.output), np.nan)
-    residual, output, before = (
-        to_numpy(each).astype(np.float64) for each in (result.residual, result.output, result.baseline_output)
-    )
-    gain = np.abs(output - before)
-    return np.divide(np.abs(residual), gain, out=np.full_like(gain, np.nan), where=gain > 0)
 
 
 def _judged(bench: Bench, name: str, several: Sequence[str]) -> dict[str, Part]:
@@ -172,10 +177,9 @@ def _judged(bench: Bench, name: str, several: Sequence[str]) -> dict[str, Part]:
     values = explained.arrays["values"][:count]
     inputs, masks = bench.inputs[:count], bench.pictures.masks
     found: dict[str, Part] = {}
-    with metrics.judged(
-        bench.source.model, inputs, _like(values, inputs), method=bench.method(name),
-        mask=None if masks is None else masks[:count], target=bench.predicted[:count],
-        preprocess=bench.source.preprocess, seed=bench.setup.seed, chunk=CHUNK,
+    with bench.judged(
+        inputs, _like(values, inputs), method=bench.method(name), mask=None if masks is None else masks[:count],
+        target=bench.predicted[:count],
     ) as question:  # fmt: skip
         for metric in several:
             if metric == OWN:
@@ -209,7 +213,7 @@ def _scored(metric: metrics.Metric, question: metrics.Judged) -> Part:
         with np.errstate(divide="ignore"):
             score = replace(score, values=np.log10(np.maximum(score.values, SMALLEST)), standard_error=None)
     arrays = {"values": score.values}
-    for field_name in ("standard_error", "curve", "places"):
+    for field_name in ("standard_error", "draws", "curve", "places"):
         if getattr(score, field_name) is not None:
             arrays[field_name] = np.asarray(getattr(score, field_name))
     told = {
