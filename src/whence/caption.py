@@ -10,6 +10,7 @@ from jaxtyping import Num
 
 from whence import view
 from whence.attribution import Attribution, first_array, to_numpy
+from whence.metrics import control
 from whence.registry import Method, methods
 
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -26,6 +27,16 @@ def number(value: float, digits: int = 3) -> str:
     return f"{mantissa}×10{str(int(exponent)).translate(RAISED)}" if exponent else mantissa
 
 
+def short_number(value: float, digits: int = 3) -> str:
+    """Return a number short enough for a cell: no powers of ten between a thousandth and a million."""
+    if value == 0:
+        return "0"
+    if 1e-3 <= abs(value) < 1e6:
+        places = max(0, digits - 1 - int(np.floor(np.log10(abs(value)))))
+        return f"{value:,.{places}f}".replace("-", "−")
+    return number(value, digits)
+
+
 def percent(share: float) -> str:
     """Return a share of 1 as a percentage; zero is exact."""
     return "0 (exact)" if share == 0 else f"{number(100 * share, 2)} %"
@@ -38,6 +49,11 @@ def written(name: str) -> str:
 
 
 # ---- maps --------------------------------------------------------------------------------------------------
+
+
+def titled(name: str) -> str:
+    """Return a method's name for readers, also that of the control that metrics are held against."""
+    return control.TITLE if name == control.NAME else written(name)
 
 
 def scale_text(

@@ -13,12 +13,13 @@ from rich.table import Table
 
 from whence import cli_compare, cli_parse, cli_picture, cli_show, cli_work, registry
 from whence.attribution import Attribution
+from whence.caption import short_number, titled
 from whence.cli_picture import Picture
 from whence.errors import BadInput, Refused, UnsupportedByBackend
 from whence.expected_gradients import rows_or_baseline
 from whence.files import write_atomically
 from whence.loading import Source
-from whence.metrics.control import NAME, TITLE, RandomExplanation
+from whence.metrics.control import NAME, RandomExplanation
 from whence.metrics.metric import Record, build, registered
 from whence.metrics.score import Score
 from whence.naming import unknown
@@ -199,12 +200,10 @@ def _start(name: str, method: Any) -> Any:
 
 
 def _print(console: Console, found: Judgement, records: Sequence[Record], skipped: dict[str, str]) -> None:
-    from whence.study.comparison.setup import titled
-
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("metric", no_wrap=True)
     for name in found.scores:
-        table.add_column(TITLE if name == NAME else titled(name), justify="right", overflow="fold")
+        table.add_column(titled(name), justify="right", overflow="fold")
     for record in records:
         if not any(record.name in each for each in found.scores.values()):
             continue
@@ -233,14 +232,12 @@ def _print(console: Console, found: Judgement, records: Sequence[Record], skippe
 
 
 def _cell(score: Score | None) -> str:
-    from whence.study.comparison.page import plain
-
     if score is None or not score.count:
         return "—"
     error = score.standard_error
     sampled = error is not None and np.isfinite(error[0])
-    return plain(float(score.values[0])) + (
-        f" ± {plain(float(error[0]), 1)}" if sampled and error is not None else ""
+    return short_number(float(score.values[0])) + (
+        f" ± {short_number(float(error[0]), 1)}" if sampled and error is not None else ""
     )
 
 
@@ -249,7 +246,6 @@ def _drawn(found: Judgement, results: dict[str, Attribution], picture: Picture, 
     from matplotlib.figure import Figure
 
     from whence import view
-    from whence.study.comparison.setup import titled
 
     there = [each for each in CURVES if any(each in scores for scores in found.scores.values())]
     if not there:

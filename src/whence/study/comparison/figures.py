@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whence.caption import titled
 from whence.study.comparison.results import Comparison
-from whence.study.comparison.setup import titled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,12 +8,12 @@ from typing import Final
 
 import numpy as np
 
-from whence.caption import number
+from whence.caption import number, titled
 from whence.metrics import control
 from whence.metrics.defined import error_of_mean, mean
 from whence.metrics.metric import Record
 from whence.study.comparison.results import Comparison, Row
-from whence.study.comparison.setup import metric_title, titled
+from whence.study.comparison.setup import metric_title
 
 APART: Final = 2.0
 """Two means are told apart where they lie more standard errors of their difference apart than this."""

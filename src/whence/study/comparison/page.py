@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from whence import registry, view
-from whence.caption import number
+from whence.caption import short_number, titled
 from whence.files import write_atomically
 from whence.metrics import control
 from whence.metrics.metric import FAMILIES, Record
 from whence.study.comparison import figures, findings, tiles
 from whence.study.comparison.results import Comparison
-from whence.study.comparison.setup import metric_title, titled
+from whence.study.comparison.setup import metric_title
 from whence.study.pages import style, template
 
 AGAINST_COST = ("insertion", "max_sensitivity")
@@ -124,7 +124,7 @@ def _table(found: Comparison, network: str) -> dict[str, Any]:
         ]
         for cost in ("evaluations", "milliseconds"):
             row = found.cell(network, name, cost)
-            cells.append(Cell("—" if row is None else plain(row.value), "", -1))
+            cells.append(Cell("—" if row is None else short_number(row.value), "", -1))
         rows.append((titled(name), cells))
     spans = [(family, sum(each.family == family for each in records)) for family in FAMILIES]
     return {"families": [each for each in spans if each[1]], "columns": records, "rows": rows}
@@ -143,18 +143,8 @@ def _cell(
     if row is None or not np.isfinite(row.value):
         return Cell("—", "", -1)
     shade = min(4, int(5 * places[name])) if name in places else -1
-    error = "" if not np.isfinite(row.standard_error) else f"± {plain(row.standard_error, 1)}"
-    return Cell(plain(row.value), error, shade, best, random)
-
-
-def plain(value: float, digits: int = 3) -> str:
-    """Return a number short enough for a cell: no powers of ten between a thousandth and a million."""
-    if value == 0:
-        return "0"
-    if 1e-3 <= abs(value) < 1e6:
-        places = max(0, digits - 1 - int(np.floor(np.log10(abs(value)))))
-        return f"{value:,.{places}f}".replace("-", "−")
-    return number(value, digits)
+    error = "" if not np.isfinite(row.standard_error) else f"± {short_number(row.standard_error, 1)}"
+    return Cell(short_number(row.value), error, shade, best, random)
 
 
 def _told(found: Comparison, record: Record) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
+from whence.caption import short_number, titled
 from whence.study.comparison import findings
-from whence.study.comparison.page import plain
 from whence.study.comparison.results import Comparison
-from whence.study.comparison.setup import metric_title, titled
+from whence.study.comparison.setup import metric_title
 
 COLUMNS: Final = ("deletion", "insertion", "max_sensitivity", "sparseness")
 """The metrics that a terminal has room for; all are on the page."""
@@ -35,10 +35,10 @@ def show(console: Console, found: Comparison) -> None:
             cells: list[str] = []
             for record in records:
                 row = found.cell(network, name, record.name)
-                text = "—" if row is None or row.value != row.value else plain(row.value)
+                text = "—" if row is None or row.value != row.value else short_number(row.value)
                 cells.append(f"[bold]{text}[/bold]" if name in best[record.name] else text)
             row = found.cell(network, name, "milliseconds")
-            cells.append("—" if row is None else plain(row.value))
+            cells.append("—" if row is None else short_number(row.value))
             table.add_row(titled(name), *cells)
         console.print(table)
     console.print()

@@ -8,7 +8,6 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from whence import registry
-from whence.caption import written
 from whence.errors import BadInput
 from whence.metrics import control
 from whence.metrics.metric import Record, registered
@@ -181,8 +180,3 @@ def metric_fields(name: str, method: Any) -> dict[str, Any]:
 def metric_title(record: Record) -> str:
     """Return a metric's name for readers; of logarithms it says so."""
     return f"{record.title}, log₁₀" if record.name in LOGARITHMIC else record.title
-
-
-def titled(name: str) -> str:
-    """Return a method's name for readers, the control's too."""
-    return control.TITLE if name == control.NAME else written(name)

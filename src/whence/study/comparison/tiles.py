@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from whence import view
+from whence.caption import titled
 from whence.study.comparison.results import Comparison
-from whence.study.comparison.setup import titled
 
 
 @dataclass(frozen=True)
