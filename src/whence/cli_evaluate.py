@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from whence import cli_compare, cli_parse, cli_picture, cli_show, cli_work, registry
+from whence import cli_compare, cli_parse, cli_picture, cli_show, cli_work, metrics, registry
 from whence.attribution import Attribution
 from whence.caption import short_number, titled
 from whence.cli_picture import Picture
@@ -20,7 +20,7 @@ from whence.expected_gradients import rows_or_baseline
 from whence.files import write_atomically
 from whence.loading import Source
 from whence.metrics.control import NAME, RandomExplanation
-from whence.metrics.metric import Record, build, registered
+from whence.metrics.metric import Record, registered
 from whence.metrics.score import Score
 from whence.naming import unknown
 
@@ -165,16 +165,21 @@ def _judged(
     everyone[NAME] = (None, RandomExplanation(accuracy.seed))
     scores: dict[str, dict[str, Score]] = {name: {} for name in everyone}
     missing: dict[str, dict[str, str]] = {}
-    with cli_work.status(shown) as say, source.blamed():
-        for record in records:
-            for name, (result, method) in everyone.items():
+    options: dict[str, Any] = {
+        "target": target, "mask": mask, "preprocess": source.preprocess, "seed": accuracy.seed, "chunk": accuracy.chunk,
+    }  # fmt: skip
+    with (
+        cli_work.status(shown) as say,
+        source.blamed(),
+        metrics.judged(source.model, picture.given, method=everyone[NAME][1], **options) as question,
+    ):
+        for name, (result, method) in everyone.items():
+            own = question.beside(result, method=method)
+            for record in records:
                 say(f"{record.title} of {name}")
                 try:
-                    metric = build(record.name, _fields(record.name, name, method))
-                    scores[name][record.name] = metric(
-                        source.model, picture.given, result, method=method, target=target, mask=mask,
-                        preprocess=source.preprocess, seed=accuracy.seed, chunk=accuracy.chunk,
-                    )  # fmt: skip
+                    metric = metrics.build(record.name, _fields(record.name, name, method))
+                    scores[name][record.name] = metric.judge(own)
                 except (Refused, UnsupportedByBackend) as problem:
                     missing.setdefault(record.name, {})[name] = str(problem)
     return Judgement(scores, missing)

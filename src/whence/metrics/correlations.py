@@ -55,7 +55,7 @@ class FaithfulnessCorrelation(Metric):
 
         def measure(each: Played) -> Float[np.ndarray, "n 2"]:
             size = _size(self.size, each.game.count)
-            told, found = _subsets(judged, each, size, samples)
+            told, found = _subsets(judged, each, size, samples, (self.of, self.features, self.baseline))
             return np.stack([pearson(told, found), pearson_error(told, found)], 1)
 
         both = gathered(judged, played(judged, self.of, self.features, self.baseline), measure)
@@ -95,7 +95,9 @@ class SensitivityN(Metric):
         games = played(judged, self.of, self.features, self.baseline)
 
         def measure(each: Played) -> Float[np.ndarray, "n S 2"]:
-            pairs = [_subsets(judged, each, size, samples) for size in self._sizes(each.game.count)]
+            settings = (self.of, self.features, self.baseline)
+            sizes = self._sizes(each.game.count)
+            pairs = [_subsets(judged, each, size, samples, settings) for size in sizes]
             return np.stack([[pearson(*pair), pearson_error(*pair)] for pair in pairs]).transpose(2, 0, 1)
 
         both = gathered(judged, games, measure)
@@ -242,15 +244,27 @@ def _size(given: int | None, features: int) -> int:
     return size
 
 
-def _subsets(judged: Judged, each: Played, size: int, samples: int) -> tuple[Pairs, Pairs]:
+def _subsets(
+    judged: Judged, each: Played, size: int, samples: int, settings: tuple[Any, ...]
+) -> tuple[Pairs, Pairs]:
     """Return, for random subsets, their summed shares and what removing them takes away."""
-    features = each.game.count
-    chosen = np.zeros((samples, features), dtype=bool)
+    game = each.game
+    chosen = np.zeros((samples, game.count), dtype=bool)
     for draw in range(samples):
-        picked = judged.random(f"subsets of {size}", draw).permutation(features)[:size]
+        picked = judged.random(f"subsets of {size}", draw).permutation(game.count)[:size]
         chosen[draw, picked] = True
-    found = each.game.values_of(samples, lambda which: ~chosen[which])
-    return each.shares @ chosen.T.astype(np.float64), each.game.full[:, None] - found
+
+    def taken() -> tuple[Pairs, Int[np.ndarray, "n"]]:
+        before = game.evaluations.copy()
+        found = game.full[:, None] - game.values_of(samples, lambda which: ~chosen[which])
+        spent = game.evaluations - before
+        game.evaluations -= spent
+        return found, spent
+
+    found, spent = judged.once(("subsets", settings, size, samples, each.rows.tobytes()), taken)
+    # What another explanation has already had worked out counts for this one too: scores do not depend on the order.
+    game.evaluations += spent
+    return each.shares @ chosen.T.astype(np.float64), found
 
 
 def _in_steps(judged: Judged, shares: Pairs, size: int) -> tuple[Int[np.ndarray, "n d"], Pairs]:

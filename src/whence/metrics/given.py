@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
+from whence import registry
 from whence import target as targets
 from whence.attribution import to_numpy
 from whence.errors import BadInput
 from whence.problem import Problem
+
+Explain = Callable[[Any, Any, Any], Any]
+"""A user's own method: (model, inputs [n, ...], targets [n]) to attributions like the inputs."""
+
+
+def maker_of(method: Any, fields: Mapping[str, Any]) -> registry.Method | Explain | None:
+    """Return what explains again: a registered method by its name, class or object, or a user's own."""
+    if method is None or (callable(method) and not isinstance(method, (registry.Method, type))):
+        return method
+    return registry.build(method, dict(fields))
 
 
 def rows_of(given: Any, rows: Int[np.ndarray, "n"]) -> Any:

@@ -17,7 +17,7 @@ from whence.metrics.metric import Metric, register
 from whence.metrics.optimum import Optimum, draws_for, fitted, optimal_explanation
 from whence.metrics.perturbations import differences, resolve
 from whence.metrics.played import Of, function_of
-from whence.metrics.reactions import Reactions, reactions
+from whence.metrics.reactions import Told, draws_of, reactions
 from whence.metrics.score import Score
 
 __all__ = ["Infidelity", "InfidelityScore", "optimal_explanation"]
@@ -74,8 +74,13 @@ class Infidelity(Metric):
         if count > samples:
             judged.note(f"{count} draws instead of {samples}: the best explanation cannot be told from fewer")
         drawn = resolve(self.perturbation).drawn(problem, count)
-        found = reactions(problem, drawn, count, self._slopes(judged))
-        squares = (_scales(found, self.rescale)[:, None] * found.told - found.found) ** 2
+        told = Told.empty(self._slopes(judged), draws_of(drawn, count))
+        found = judged.once(
+            ("reactions", self.perturbation, self.of, count), lambda: reactions(problem, drawn, count, told)
+        )
+        products = told.finished(drawn)
+        factor = _scales(products, found.found) if self.rescale else np.ones(len(products))
+        squares = (factor[:, None] * products - found.found) ** 2
         if not found.moved.all():
             judged.note("nothing of some examples was perturbed: their infidelity is not defined")
             squares[~found.moved] = np.nan
@@ -110,9 +115,7 @@ class Infidelity(Metric):
         )
 
 
-def _scales(found: Reactions, rescale: bool) -> Float[np.ndarray, "B"]:
-    """Return the factor of each explanation: 1, or that of least infidelity."""
-    if not rescale:
-        return np.ones(len(found.told))
-    size = (found.told**2).sum(1)
-    return np.divide((found.told * found.found).sum(1), size, out=np.zeros_like(size), where=size > 0)
+def _scales(told: Float[np.ndarray, "B n"], found: Float[np.ndarray, "B n"]) -> Float[np.ndarray, "B"]:
+    """Return the factor of each explanation with which its infidelity is least."""
+    size = (told**2).sum(1)
+    return np.divide((told * found).sum(1), size, out=np.zeros_like(size), where=size > 0)

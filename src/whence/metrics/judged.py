@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from whence import pixels, registry
+from whence import registry
 from whence import target as targets
 from whence.attribution import Attribution, to_numpy
 from whence.backends import Array, Leaves
@@ -20,13 +20,12 @@ from whence.errors import BadInput, Refused
 from whence.features import laying
 from whence.features.covers import Features
 from whence.features.kinds import Patches
-from whence.metrics.given import arrays_of, checked, part_of, rows_of
+from whence.metrics import anew
+from whence.metrics.given import Explain, arrays_of, checked, maker_of, part_of
 from whence.metrics.laid import element_values, in_features
 from whence.problem import Problem
 from whence.question import Call, asked, check_options
 
-Explain = Callable[[Any, Any, Any], Any]
-"""A user's own method: (model, inputs [n, ...], targets [n]) to attributions like the inputs."""
 # Explanations in one call of a method that explains again: their values are held at once.
 AGAIN = 1024
 
@@ -38,7 +37,8 @@ class Judged:
     `problem` is the explained function at the inputs; `values` are the explanations as float64 arrays, each shaped like
     an input (or [B, 1, H, W] for maps), and `result` is what the method told beside them; `method` explains again;
     `mask` [B, ...] says where the right place is; `index` [B] is the explained class, None where the target is none.
-    `kept` is what metrics of one open question share, such as explanations of the same moved inputs.
+    `kept` is what metrics of one explanation share, such as explanations of the same moved inputs; `common` is what
+    holds for every explanation of the question, such as the outputs of inputs that lots have changed.
     """
 
     call: Call
@@ -51,6 +51,7 @@ class Judged:
     result: Attribution | None = None
     notes: list[str] = field(default_factory=list[str])
     kept: dict[Any, Any] = field(default_factory=dict[Any, Any])
+    common: dict[Any, Any] = field(default_factory=dict[Any, Any])
     evaluations: Int[np.ndarray, "B"] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -122,7 +123,57 @@ class Judged:
         sequence = np.random.SeedSequence(self.seed, spawn_key=(zlib.crc32(purpose.encode()), draw))
         return np.random.Generator(np.random.Philox(sequence))
 
+    def once(self, key: tuple[Any, ...], work: Callable[[], Any]) -> Any:
+        """Return what `work` gives, worked out once for every explanation of the question.
+
+        The key holds all settings that it depends on; where one cannot be told from others (an array), nothing is kept.
+        """
+        try:
+            # 0, 0.0 and False are the same to a dict, and not to a model.
+            whole = (key, repr(key))
+            hash(whole)
+        except TypeError:
+            return work()
+        if whole not in self.common:
+            self.common[whole] = work()
+        return self.common[whole]
+
+    def apart(self, work: Callable[[], Any]) -> tuple[Any, Int[np.ndarray, "B"]]:
+        """Return what `work` gives and the runs of the model that it took, which are not counted yet."""
+        before = self.evaluations.copy()
+        found = work()
+        spent = self.evaluations - before
+        self.evaluations -= spent
+        return found, spent
+
     # ---- the explanations --------------------------------------------------------------------------------------
+
+    def beside(self, explanation: Any = None, *, method: Any = None, **fields: Any) -> Judged:
+        """Return the question with another explanation of the same output: what holds for both is worked out once.
+
+        Args:
+            explanation: as in `judged`.
+            method: as in `judged`.
+            **fields: settings of the method.
+
+        Raises:
+            BadInput: the explanation does not fit the inputs, or holds NaN or infinity.
+        """
+        if explanation is None and method is None:
+            raise BadInput("give the explanation to be judged, or method= to make it")
+        whole = explanation if isinstance(explanation, Attribution) else None
+        values = None
+        if explanation is not None:
+            found = arrays_of(explanation) if whole is None else element_values(whole, self.problem)
+            values = checked(found, self.problem, self.count)
+        return replace(
+            self,
+            values=values,
+            method=maker_of(method, fields),
+            result=whole,
+            notes=list[str](),
+            kept=dict[Any, Any](),
+        )
 
     @property
     def explained(self) -> tuple[Float[np.ndarray, "B ..."], ...]:
@@ -179,51 +230,12 @@ class Judged:
         parts: list[tuple[np.ndarray, ...]] = []
         for start in range(0, len(rows), AGAIN):
             some = slice(start, start + AGAIN)
-            leaves = tuple(leaf[some] for leaf in inputs)
             own = options | {"target": part_of(options["target"], some)} if "target" in options else options
-            parts.append(self._explained(leaves, rows[some], model, count, dict(own)))
+            values, spent = anew.explained(self, tuple(leaf[some] for leaf in inputs), rows[some], model, own)
+            parts.append(values)
+            if count:
+                np.add.at(self.evaluations, rows[some], spent)
         return tuple(np.concatenate(each) for each in zip(*parts, strict=True))
-
-    def _explained(
-        self, inputs: Leaves, rows: Int[np.ndarray, "n"], model: Any, count: bool, options: dict[str, Any]
-    ) -> tuple[Float[np.ndarray, "n ..."], ...]:
-        call, problem = self.call, self.problem
-        model = call.model if model is None else model
-        target = options.pop("target", self._target_of(rows))
-        if problem.run.pictures:
-            inputs = tuple(problem.ops.native(pixels.within(problem.ops, leaf)) for leaf in inputs)
-        given = problem.run.structure.pack(tuple(problem.ops.native(leaf) for leaf in inputs))
-        if not isinstance(self.method, registry.Method):
-            assert self.method is not None
-            found = self.method(model, given, target)
-            if not isinstance(found, Attribution):
-                return checked(arrays_of(found), problem, len(rows))
-        else:
-            along = problem.run.along
-            named = {
-                name: value[rows] if name in along else value for name, value in (call.kwargs or {}).items()
-            }
-            kept = dict(
-                kwargs=named or None, output=call.output, preprocess=call.preprocess, seed=call.seed, chunk=call.chunk,
-                on_unknown=call.on_unknown, fuse=call.fuse, at=call.at,
-            )  # fmt: skip
-            found = self.method(model, given, target=target, **(kept | options))
-        if count and found.evaluations is not None:
-            spent = to_numpy(found.evaluations).astype(np.float64).reshape(len(rows), -1).max(1)
-            np.add.at(self.evaluations, rows, np.rint(spent).astype(np.int64))
-        return checked(element_values(found, problem), problem, len(rows))
-
-    def _target_of(self, rows: Int[np.ndarray, "n"]) -> Any:
-        given = self.call.target
-        if isinstance(given, targets.Target):
-            return replace(
-                given,
-                index=None if self.index is None else self.index[rows],
-                other=rows_of(given.other, rows),
-            )
-        if self.index is not None:
-            return self.index[rows]
-        return given
 
     # ---- where the right place is ------------------------------------------------------------------------------
 
@@ -292,9 +304,7 @@ def judged(
     if isinstance(explanation, Attribution) and target is None and explanation.target is not None:
         target = explanation.target
         target = to_numpy(target) if hasattr(target, "shape") else target
-    maker = method if callable(method) and not isinstance(method, (registry.Method, type)) else None
-    if method is not None and maker is None:
-        maker = registry.build(method, fields)
+    maker = maker_of(method, fields)
     call = Call(
         model, inputs, target, at, kwargs, output, preprocess, seed, chunk, False, fuse, on_unknown, switches=True
     )  # fmt: skip
@@ -306,12 +316,6 @@ def judged(
             )
         recorded = question.target
         index = recorded if isinstance(recorded, np.ndarray) and recorded.ndim == 1 else None
-        open_question = Judged(call, problem, index, question.description, None, maker, mask)
-        if explanation is None and maker is None:
-            raise BadInput("give the explanation to be judged, or method= to make it")
-        if explanation is not None:
-            whole = isinstance(explanation, Attribution)
-            found = element_values(explanation, problem) if whole else arrays_of(explanation)
-            open_question.values = checked(found, problem, open_question.count)
-            open_question.result = explanation if whole else None
-        yield open_question
+        yield Judged(call, problem, index, question.description, None, None, mask).beside(
+            explanation, method=maker
+        )

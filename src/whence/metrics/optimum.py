@@ -71,8 +71,7 @@ def optimal_explanation(
         problem = function_of(question, of)
         count = draws_for(problem, samples)
         drawn = resolve(perturbation).drawn(problem, count)
-        zeros = tuple(np.zeros((question.count, *leaf.shape[1:])) for leaf in problem.inputs)
-        found = fitted(problem, drawn, reactions(problem, drawn, count, zeros).found)
+        found = fitted(problem, drawn, reactions(problem, drawn, count).found)
         found.notes.extend(question.notes)
         return found
 

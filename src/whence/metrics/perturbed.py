@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -24,12 +25,18 @@ HELD = 2**24
 
 @dataclass(frozen=True)
 class Moved:
-    """Some draws of moved inputs, draw by draw: the arrays [draws x B, ...], the example of each row, and the draws."""
+    """Some draws of moved inputs, draw by draw: the arrays [draws x B, ...], the example of each row, and the draws.
+
+    What is found out about them stays in `known`, for other metrics that look at the same; each counts its runs.
+    """
 
     judged: Judged
     inputs: Leaves
     rows: Int[np.ndarray, "n"]
     draws: range
+    known: dict[str, tuple[Any, Int[np.ndarray, "B"]]] = field(
+        default_factory=dict[str, tuple[Any, Int[np.ndarray, "B"]]]
+    )
 
     @cached_property
     def compared(self) -> tuple[Float[np.ndarray, "B d"], Float[np.ndarray, "draws B d"]]:
@@ -37,6 +44,9 @@ class Moved:
 
         Else (one number for each pixel beside one for each channel) in the features that are judged.
         """
+        return self._once("compared", self._compare)
+
+    def _compare(self) -> tuple[Float[np.ndarray, "B d"], Float[np.ndarray, "draws B d"]]:
         judged = self.judged
         before, after = judged.explained, judged.again(self.inputs, self.rows)
         if all(one.shape[1:] == other.shape[1:] for one, other in zip(before, after, strict=True)):
@@ -49,8 +59,18 @@ class Moved:
     @cached_property
     def outputs(self) -> Float[np.ndarray, "draws B ..."]:
         """The model's whole output for the moved inputs."""
+        return self._once("outputs", self._run)
+
+    def _run(self) -> Float[np.ndarray, "draws B ..."]:
         self.judged.evaluations += len(self.draws)
         return self._shaped(self.judged.raw.value(self.inputs, self.rows))
+
+    def _once(self, name: str, work: Callable[[], Any]) -> Any:
+        if name not in self.known:
+            self.known[name] = self.judged.apart(work)
+        found, spent = self.known[name]
+        self.judged.evaluations += spent
+        return found
 
     def _shaped(self, array: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "draws B ..."]:
         return array.reshape(len(self.draws), self.judged.count, *array.shape[1:])
@@ -182,4 +202,5 @@ def _all_moved(judged: Judged, samples: int, radius: float) -> Iterator[Moved]:
                 yield made
                 continue
             judged.kept[key] = made
-        yield judged.kept[key]
+        # A look of its own for each metric.
+        yield replace(judged.kept[key])

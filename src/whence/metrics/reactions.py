@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,28 +13,33 @@ from whence.errors import Refused
 from whence.metrics.perturbations import Changes, Drawn, Rows
 from whence.problem import Problem
 
+Beside = Callable[[int, Rows, Changes], None]
+"""Takes the number of a chunk's first draw, its rows [n] and their perturbations."""
+
+# Numbers of I that are made at once where no model is run beside them.
+NUMBERS = 2**22
+
 
 @dataclass(frozen=True, eq=False)
 class Reactions:
-    """What draws of a perturbation did to every row.
+    """What draws of a perturbation did to every row, whatever the explanation.
 
-    `told` [B, n] is Iᵀφ, what the explanation said; `found` [B, n] is f(x) − f(x − I); `moved` [B] whether any I was
-    other than 0. `exact`: the draws are all that there are.
+    `found` [B, n] is f(x) − f(x − I); `moved` [B] whether any I was other than 0. `exact`: the draws are all there are.
     """
 
-    told: Float[np.ndarray, "B n"]
     found: Float[np.ndarray, "B n"]
     moved: Bool[np.ndarray, "B"]
     exact: bool
 
 
-def reactions(
-    problem: Problem, drawn: Drawn, samples: int, values: tuple[Float[np.ndarray, "B ..."], ...]
-) -> Reactions:
-    """Return the reactions to `samples` draws, or to all perturbations where they can be counted out."""
+def reactions(problem: Problem, drawn: Drawn, samples: int, beside: Beside | None = None) -> Reactions:
+    """Return the reactions to `samples` draws, or to all perturbations where they can be counted out.
+
+    `beside` is given each chunk's numbers and perturbations, which are made but once.
+    """
     ops, rows = problem.ops, len(problem.rows)
-    count = samples if drawn.support is None else drawn.support
-    told, outputs = np.zeros((count, rows)), np.zeros((count, rows))
+    count = draws_of(drawn, samples)
+    outputs = np.zeros((count, rows))
     moved = np.zeros(rows, dtype=bool)
 
     def chunk(start: int, stop: int) -> Array:
@@ -48,13 +54,47 @@ def reactions(
         output = ops.numpy(y).astype(np.float64)
         _require_finite(output, problem, row)
         outputs.reshape(-1)[start:stop] = output
-        told.reshape(-1)[start:stop] = _products(changes, values, row)
+        if beside is not None:
+            beside(start, row, changes)
         moved[row[_any(changes)]] = True
         return y
 
     with problem.run.chunks.any_layout(small=True):
         problem.run.chunks.run(problem.run.backend, rows * count, chunk)
-    return Reactions(told.T, problem.output[:, None] - outputs.T, moved, drawn.support is not None)
+    return Reactions(problem.output[:, None] - outputs.T, moved, drawn.support is not None)
+
+
+def draws_of(drawn: Drawn, samples: int) -> int:
+    """Return how many draws there are."""
+    return samples if drawn.support is None else drawn.support
+
+
+@dataclass(eq=False)
+class Told:
+    """What an explanation says of every draw, Iᵀφ: taken chunk by chunk beside the model's runs, or by itself."""
+
+    values: tuple[Float[np.ndarray, "B ..."], ...]
+    products: Float[np.ndarray, "n B"]
+    taken: int = 0
+
+    @classmethod
+    def empty(cls, values: tuple[Float[np.ndarray, "B ..."], ...], count: int) -> Told:
+        """Return the same before the first of `count` draws."""
+        return cls(values, np.zeros((count, len(values[0]))))
+
+    def __call__(self, start: int, row: Rows, changes: Changes) -> None:
+        """Take a chunk of perturbations."""
+        self.taken = start + len(row)
+        self.products.reshape(-1)[start : self.taken] = _products(changes, self.values, row)
+
+    def finished(self, drawn: Drawn) -> Float[np.ndarray, "B n"]:
+        """Return Iᵀφ; perturbations that no model was run on are made here."""
+        rows, total = self.products.shape[1], self.products.size
+        step = max(1, NUMBERS // sum(each.size for each in self.values)) * rows
+        while self.taken < total:
+            draw, row = np.divmod(np.arange(self.taken, min(self.taken + step, total)), rows)
+            self(self.taken, row, drawn.at(row, draw))
+        return self.products.T
 
 
 def _products(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final
@@ -28,13 +28,14 @@ from whence.study.comparison.subject import Pictures, source
 
 @dataclass
 class Bench:
-    """One network of the study with its pictures: what units of work are done on."""
+    """One network of the study with its pictures: what units of work are done on, until `held` is closed."""
 
     setup: Setup
     pictures: Pictures
     store: Store
     network: str
-    _background: dict[str, Any] = field(default_factory=dict[str, Any])
+    held: ExitStack = field(default_factory=ExitStack)
+    _questions: dict[int, metrics.Judged] = field(default_factory=dict[int, metrics.Judged])
 
     @cached_property
     def source(self) -> Source:
@@ -87,7 +88,7 @@ class Bench:
 
     def maps(self, result: Attribution, inputs: np.ndarray) -> np.ndarray:
         """Return a result as one number for each pixel [n, height, width], float32; features' shares are spread."""
-        with self.judged(inputs, result) as question:
+        with self._told(inputs, result) as question:
             (values,) = question.explained
         if values.ndim == 4:
             values = values.sum(-1 if values.shape[1:3] == inputs.shape[1:3] else 1)
@@ -95,20 +96,29 @@ class Bench:
 
     def residual(self, result: Attribution, inputs: np.ndarray) -> np.ndarray:
         """Return a result's completeness residual [n] from its own baseline; NaN where the method promises no sum."""
-        with self.judged(inputs, result) as question:
+        with self._told(inputs, result) as question:
             try:
                 return metrics.CompletenessResidual(baseline="own").judge(question).values
             except Refused:
                 return np.full(len(inputs), np.nan)
 
-    def judged(
-        self, inputs: np.ndarray, explanation: Any, **more: Any
-    ) -> AbstractContextManager[metrics.Judged]:
-        """Open the question that explanations of some pictures answer."""
+    def question(self, count: int) -> metrics.Judged:
+        """Return the question of the first pictures, held open: explanations of it share what holds for all of them."""
+        if count not in self._questions:
+            masks = self.pictures.masks
+            self._questions[count] = self.held.enter_context(
+                metrics.judged(
+                    self.source.model, self.inputs[:count], method=control.RandomExplanation(self.setup.seed),
+                    mask=None if masks is None else masks[:count], target=self.predicted[:count],
+                    preprocess=self.source.preprocess, seed=self.setup.seed, chunk=CHUNK,
+                )
+            )  # fmt: skip
+        return self._questions[count]
+
+    def _told(self, inputs: np.ndarray, result: Attribution) -> AbstractContextManager[metrics.Judged]:
         return metrics.judged(
-            self.source.model, inputs, explanation, preprocess=self.source.preprocess, seed=self.setup.seed,
-            chunk=CHUNK, **more,
-        )  # fmt: skip
+            self.source.model, inputs, result, preprocess=self.source.preprocess, chunk=CHUNK
+        )
 
 
 OWN: Final = "completeness_residual"
@@ -175,22 +185,16 @@ def _judged(bench: Bench, name: str, several: Sequence[str]) -> dict[str, Part]:
     count = min(bench.setup.budgets.again, bench.judged_count) if again else bench.judged_count
     explained = bench.store.read(f"explain/{bench.network}/{name}")
     values = explained.arrays["values"][:count]
-    inputs, masks = bench.inputs[:count], bench.pictures.masks
+    question = bench.question(count).beside(_like(values, bench.inputs), method=bench.method(name))
     found: dict[str, Part] = {}
-    with bench.judged(
-        inputs, _like(values, inputs), method=bench.method(name), mask=None if masks is None else masks[:count],
-        target=bench.predicted[:count],
-    ) as question:  # fmt: skip
-        for metric in several:
-            if metric == OWN:
-                found[metric] = _completeness(explained.arrays["residual"][:count])
-                continue
-            try:
-                found[metric] = _scored(
-                    metrics.build(metric, metric_fields(metric, question.method)), question
-                )
-            except (Refused, UnsupportedByBackend) as problem:
-                found[metric] = Part({}, {"refused": str(problem)})
+    for metric in several:
+        if metric == OWN:
+            found[metric] = _completeness(explained.arrays["residual"][:count])
+            continue
+        try:
+            found[metric] = _scored(metrics.build(metric, metric_fields(metric, question.method)), question)
+        except (Refused, UnsupportedByBackend) as problem:
+            found[metric] = Part({}, {"refused": str(problem)})
     return found
 
 

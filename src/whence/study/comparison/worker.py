@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -31,21 +32,22 @@ def main(folder: Path) -> None:
     store = Store(folder)
     setup = Setup.read(json.loads((folder / ASKED).read_text(encoding="utf-8"))["setup"])
     pictures = Pictures.load(folder / PICTURES)
-    benches = {network: Bench(setup, pictures, store, network) for network in setup.networks}
     # What a network prints goes to the log: here only keys are told.
     told = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    for line in sys.stdin:
-        key = line.strip()
-        try:
-            parts = run(benches[key.split("/")[1]], key)
-        except Exception as problem:
-            traceback.print_exc()
-            failed = Part({}, {"failed": f"{type(problem).__name__}: {' '.join(str(problem).split())}"})
-            parts = dict.fromkeys(Job(key).keys, failed)
-        for each, part in parts.items():
-            store.write(each, part)
-        print(f"{DONE}{key}", file=told, flush=True)
+    with ExitStack() as held:
+        benches = {each: Bench(setup, pictures, store, each, held) for each in setup.networks}
+        for line in sys.stdin:
+            key = line.strip()
+            try:
+                parts = run(benches[key.split("/")[1]], key)
+            except Exception as problem:
+                traceback.print_exc()
+                failed = Part({}, {"failed": f"{type(problem).__name__}: {' '.join(str(problem).split())}"})
+                parts = dict.fromkeys(Job(key).keys, failed)
+            for each, part in parts.items():
+                store.write(each, part)
+            print(f"{DONE}{key}", file=told, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,126 @@
+"""Several explanations of one question: every metric says of each what it would have said alone, for fewer runs."""
+
+# ruff: noqa: E402 (what needs PyTorch is imported after the check for it)
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import whence
+from models import cnn, pictures
+from whence import metrics
+from whence.errors import BadInput
+
+METHODS = {"integrated_gradients": {"steps": 8}, "saliency": {}, "gradcam": {}, "random": {}}
+FIELDS = {
+    "sensitivity_n": {"sizes": (2, 5), "samples": 6},
+    "smooth_mprt": {"samples": 3},
+    "infidelity": {"samples": 30},
+}
+# What compares two networks or told pairs is asked of these alone.
+ALONE = ("implementation_invariance", "symmetry", "linearity")
+EVERY = [name for name in metrics.registered() if name not in ALONE]
+
+
+def inputs():
+    return pictures(4, dtype=torch.float64).abs()
+
+
+def mask():
+    found = np.zeros((6, 6))
+    found[1:4, 2:5] = 1
+    return found
+
+
+def explanation(name, model):
+    if name == "random":
+        return None, metrics.RandomExplanation()
+    method = whence.methods()[name].cls(**METHODS[name])
+    return whence.explain(model, inputs(), method, target=1), method
+
+
+def same(one, other):
+    np.testing.assert_array_equal(one.values, other.values)
+    assert one.notes == other.notes
+    for name in ("standard_error", "curve", "places", "evaluations", "draws"):
+        first, second = getattr(one, name), getattr(other, name)
+        assert (first is None) == (second is None), name
+        if first is not None:
+            np.testing.assert_array_equal(first, second, err_msg=name)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_beside_others_an_explanation_is_judged_as_alone(name):
+    model, metric = cnn(dtype=torch.float64), metrics.build(name, FIELDS.get(name, {}))
+    options = {"target": 1, "mask": mask(), "chunk": 16}
+    with metrics.judged(model, inputs(), method=metrics.RandomExplanation(), **options) as question:
+        for other in METHODS:
+            result, method = explanation(other, model)
+            try:
+                alone = metric(model, inputs(), result, method=method, **options)
+            except whence.Refused as problem:
+                with pytest.raises(whence.Refused) as again:
+                    metric.judge(question.beside(result, method=method))
+                assert str(again.value) == str(problem)
+                continue
+            beside = question.beside(result, method=method)
+            same(metric.judge(beside), alone)
+            # Asked again of the same explanation too.
+            same(metric.judge(beside), alone)
+
+
+class Counting:
+    """A black box that counts the rows that run through it."""
+
+    def __init__(self) -> None:
+        self.inner, self.count = cnn(dtype=torch.float64), 0
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        self.count += len(x)
+        with torch.no_grad():
+            return self.inner(torch.as_tensor(x)).numpy()
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        metrics.Infidelity(samples=40),
+        metrics.Infidelity(samples=40, perturbation=metrics.perturbations.square(size=2), of="probability"),
+        metrics.FaithfulnessCorrelation(samples=40),
+        metrics.SensitivityN(sizes=(3, 9), samples=20),
+    ],
+    ids=["infidelity", "squares", "correlation", "sensitivity_n"],
+)
+def test_what_lots_have_changed_is_run_once(metric):
+    model = Counting()
+    with metrics.judged(
+        model, inputs().numpy(), method=metrics.RandomExplanation(), target=1, chunk=16
+    ) as question:
+        runs = []
+        for seed in range(3):
+            beside = question.beside(method=metrics.RandomExplanation(seed))
+            before = model.count
+            metric.judge(beside)
+            runs.append(model.count - before)
+    assert runs[0] >= 100 and max(runs[1:]) <= 8
+
+
+def test_settings_that_cannot_be_told_apart_are_worked_out_anew():
+    model, baseline = cnn(dtype=torch.float64), torch.zeros(1, 6, 6, dtype=torch.float64)
+    with metrics.judged(model, inputs(), method=metrics.RandomExplanation(), target=1) as question:
+        first = metrics.FaithfulnessCorrelation(samples=9, baseline=baseline).judge(
+            question.beside(method="saliency")
+        )
+        baseline += 1
+        other = metrics.FaithfulnessCorrelation(samples=9, baseline=baseline).judge(
+            question.beside(method="saliency")
+        )
+    assert (first.values != other.values).all()
+
+
+def test_an_explanation_must_be_given():
+    with (
+        metrics.judged(cnn(), inputs().float(), method="saliency") as question,
+        pytest.raises(BadInput, match="give the explanation"),
+    ):
+        question.beside()
