@@ -238,7 +238,8 @@ class Told:
 
 def test_near_the_best_is_what_cannot_be_told_apart():
     record = metrics.registered()["deletion"]
-    told = Told([_row("a", 0.10), _row("b", 0.115), _row("c", 0.2), _row("d", 0.3), _row("random", 0.05)])
+    rows = [_row("a", 0.10), _row("b", 0.115), _row("c", 0.2), _row("d", 0.3)]
+    told = Told([*rows, _row("random", 0.25)])
     assert findings.near_best(told, "net", record) == {"a", "b"}
     assert findings.standing(told, "net", record) == {
         "a": 1.0,
@@ -246,7 +247,11 @@ def test_near_the_best_is_what_cannot_be_told_apart():
         "c": pytest.approx(1 / 3),
         "d": 0.0,
     }
+    assert findings.no_better(told, "net", record) == {"d"}
+    # The best of those that random maps surpass is no best.
+    told = Told([*rows, _row("random", 0.05)])
     assert findings.no_better(told, "net", record) == {"a", "b", "c", "d"}
+    assert findings.near_best(told, "net", record) == set()
 
 
 def test_where_all_are_alike_nobody_leads():

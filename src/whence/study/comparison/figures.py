@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from whence.caption import titled
-from whence.study.comparison.results import Comparison
+from whence.caption import short_number, titled
+from whence.metrics import control
+from whence.study.comparison.results import Comparison, Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+STEPS: Final = 400
+"""Steps in which the labels of a figure are moved apart."""
 
 
 def agreement(found: Comparison, network: str) -> Figure | None:
@@ -35,7 +39,8 @@ def agreement(found: Comparison, network: str) -> Figure | None:
             value = shown[row, column]
             if np.isfinite(value) and len(titles) <= 40:
                 colour = "white" if abs(value) > 0.5 else "0.25"
-                text = f"{100 * value:.0f}".replace("-", "−")
+                # Adding 0 makes −0 a 0.
+                text = f"{round(100 * value) + 0}".replace("-", "−")
                 axes.text(column, row, text, ha="center", va="center", fontsize=5.5, color=colour)
     bar = drawn.colorbar(image, ax=axes, shrink=0.6, pad=0.02)
     bar.set_label("rank correlation of the pixels (in the cells: × 100)", fontsize=9)
@@ -61,6 +66,8 @@ def costs(found: Comparison, network: str, metric: str) -> Figure | None:
     record = next((each for each in found.measured if each.name == metric), None)
     points: list[tuple[str, float, float, float]] = []
     for name in found.methods(network):
+        if name == control.NAME:
+            continue
         row, cost = found.cell(network, name, metric), found.cell(network, name, "milliseconds")
         if row is not None and cost is not None and np.isfinite(row.value) and cost.value > 0:
             points.append((name, cost.value, row.value, float(np.nan_to_num(row.standard_error))))
@@ -70,33 +77,48 @@ def costs(found: Comparison, network: str, metric: str) -> Figure | None:
     axes: Any = drawn.subplots()
     axes.set_xscale("log")
     _, x, y, error = zip(*points, strict=True)
-    axes.errorbar(x, y, yerror_of(error), fmt="o", color="#4d4d63", ecolor="0.7", markersize=5)
-    _labelled(axes, points)
+    axes.errorbar(x, y, [2 * each for each in error], fmt="o", color="#4d4d63", ecolor="0.7", markersize=5)
     axes.set_xlabel("milliseconds a picture, one core, logarithmic")
     direction = f" ({record.better} is better)" if record.better else ""
     axes.set_ylabel(f"{record.title}{direction}")
     axes.grid(color="#ececf1", linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.margins(x=0.12, y=0.08)
+    axes.margins(x=0.12, y=0.12)
     axes.spines[["top", "right"]].set_visible(False)
+    _with_control(axes, found.cell(network, control.NAME, metric))
+    _labelled(drawn, axes, points)
     return drawn
 
 
-def yerror_of(error: Any) -> list[float]:
-    """Return bars of two standard errors."""
-    return [2 * float(each) for each in error]
+def _with_control(axes: Any, row: Row | None) -> None:
+    """Draw what random maps get as a line, or say where it lies: it would press the methods together."""
+    if row is None or not np.isfinite(row.value):
+        return
+    low, high = axes.get_ylim()
+    style = {"fontsize": 8, "color": "0.45", "ha": "right", "transform": axes.get_yaxis_transform()}
+    if low < row.value < high:
+        axes.axhline(row.value, color="0.6", linestyle="--", linewidth=1)
+        axes.text(0.995, row.value, "random maps", va="bottom", **style)
+        return
+    below = row.value <= low
+    words = f"{'↓' if below else '↑'} random maps get {short_number(row.value)}"
+    axes.text(0.995, low if below else high, words, va="bottom" if below else "top", **style)
 
 
-def _labelled(axes: Any, points: list[tuple[str, float, float, float]]) -> None:
-    """Write the names beside their points, moved apart where they would cover each other."""
-    placed: list[tuple[float, float]] = []
-    height = max(each[2] for each in points) - min(each[2] for each in points) or 1.0
-    for name, x, y, _ in sorted(points, key=lambda each: -each[2]):
-        across, down = np.log10(x), y / height
-        while any(abs(across - a) < 0.7 and abs(down - d) < 0.03 for a, d in placed):
-            down -= 0.01
-        placed.append((across, down))
-        axes.annotate(
-            titled(name), (x, y), (x * 1.12, down * height), fontsize=7, va="center", color="0.2",
-            arrowprops={"arrowstyle": "-", "color": "0.85", "linewidth": 0.6},
-        )  # fmt: skip
+def _labelled(drawn: Figure, axes: Any, points: list[tuple[str, float, float, float]]) -> None:
+    """Write the names beside their points, where they cover neither one another nor a point."""
+    from adjustText import adjust_text
+
+    names, x, y, _ = zip(*points, strict=True)
+    labels = [
+        axes.text(across, up, titled(name), fontsize=7.5, color="0.15")
+        for name, across, up in zip(names, x, y, strict=True)
+    ]
+    # The axes have their final place before the labels are moved, and keep it.
+    drawn.draw_without_rendering()
+    drawn.set_layout_engine("none")
+    # A number of steps instead of a time: the same figure on a busy machine.
+    adjust_text(
+        labels, list(x), list(y), ax=axes, iter_lim=STEPS, expand=(1.2, 1.6), force_static=(0.3, 0.5),
+        arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "shrinkB": 3},
+    )  # fmt: skip

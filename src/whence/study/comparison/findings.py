@@ -44,12 +44,17 @@ def standing(found: Comparison, network: str, record: Record) -> dict[str, float
 
 
 def near_best(found: Comparison, network: str, record: Record) -> set[str]:
-    """Return the methods that cannot be told apart from the best on a metric; none where that is most of them."""
+    """Return the methods that cannot be told apart from the best on a metric.
+
+    None where that is most of them, or where the best itself cannot be told apart from random maps.
+    """
     rows = _rows(found, network, record.name)
     if record.better is None or not rows:
         return set()
     pick = max if record.better == "higher" else min
     best = pick(rows.values(), key=lambda row: row.value)
+    if best.method in no_better(found, network, record):
+        return set()
     near = {name for name, row in rows.items() if row is best or not _apart(found, row, best)}
     # Where most cannot be told apart, none stands out.
     return near if 2 * len(near) <= len(rows) or len(rows) < 3 else set()
@@ -73,9 +78,9 @@ def characters(found: Comparison, network: str) -> list[Character]:
             if not abs(row.value - middle) > APART * row.standard_error:
                 continue
             if place >= 0.75:
-                strong[name].append(metric_title(record))
+                strong[name].append(record.title)
             elif place <= 0.25:
-                weak[name].append(metric_title(record))
+                weak[name].append(record.title)
     costs = {name: found.cell(network, name, "milliseconds") for name in real}
     typical = float(np.median([row.value for row in costs.values() if row is not None] or [0.0]))
     return [

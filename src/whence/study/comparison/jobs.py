@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from whence.metrics.control import NAME
 from whence.metrics.metric import registered
-from whence.study.comparison.setup import SLICE, TOGETHER, Setup
+from whence.study.comparison.setup import EXPLAINED_AGAIN, QUICKLY_TOLD, SLICE, TOGETHER, Setup
 from whence.study.comparison.store import Store
 
 
@@ -78,8 +78,10 @@ def _of_method(
         needs = records[metric].needs
         if ("mask" in needs and not masked) or metric in together:
             continue
-        again = bool({"method", "weights"} & {*needs})
-        weight = 5 * seconds * budgets.again if again else 0.004 * budgets.metrics
+        if {"method", "weights"} & {*needs}:
+            weight = EXPLAINED_AGAIN.get(metric, 5) * seconds * budgets.again
+        else:
+            weight = (0.0001 if metric in QUICKLY_TOLD else 0.002) * budgets.metrics
         yield Job(f"metric/{network}/{name}/{metric}", weight)
     if together:
         yield Job(f"metric/{network}/{name}/{'+'.join(together)}", 10 * seconds * budgets.again)

@@ -108,9 +108,9 @@ METRICS: Final[MappingProxyType[str, dict[str, Any]]] = MappingProxyType(
         "local_lipschitz": {"samples": 10},
         "relative_input_stability": {"samples": 10},
         "relative_output_stability": {"samples": 10},
-        "mprt": {},
-        "efficient_mprt": {},
-        "random_logit": {},
+        "mprt": {"draws": 3},
+        "efficient_mprt": {"draws": 3},
+        "random_logit": {"samples": 3},
         "sparseness": {},
         "effective_features": {},
         "relevance_mass": {},
@@ -168,6 +168,14 @@ TOGETHER: Final = (
     "relative_output_stability",
 )  # fmt: skip
 """Metrics that look at the same moved pictures: these are explained once for all of them."""
+
+
+EXPLAINED_AGAIN: Final = MappingProxyType({"mprt": 12, "efficient_mprt": 3, "random_logit": 3})
+"""About how many explanations a picture takes anew for a metric."""
+QUICKLY_TOLD: Final = (
+    "sufficiency", "completeness_residual", "sparseness", "effective_features", "relevance_mass", "localisation_auc",
+)  # fmt: skip
+"""Metrics that do not run the network."""
 
 
 def metric_fields(name: str, method: Any) -> dict[str, Any]:
