@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import whence
-from models import cnn, pictures
+from models import cnn, pictures, seeded
 from whence import metrics
 from whence.errors import BadInput
 
@@ -124,3 +124,66 @@ def test_an_explanation_must_be_given():
         pytest.raises(BadInput, match="give the explanation"),
     ):
         question.beside()
+
+
+def test_a_large_tensor_that_changes_is_seen():
+    # PyTorch prints but a part of large tensors: two of them may look the same.
+    model = seeded(0, lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 2)))
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    baseline = torch.zeros(3, 32, 32)
+    metric = metrics.FaithfulnessCorrelation(samples=9, baseline=baseline)
+    with metrics.judged(model, x, method="saliency", target=1) as question:
+        first = metric.judge(question.beside(method="saliency"))
+        baseline[:, 10:20, 10:20] = 5
+        other = metric.judge(question.beside(method="saliency"))
+    assert (first.values != other.values).all()
+
+
+def test_an_explanation_of_another_class_is_refused():
+    model = cnn(dtype=torch.float64)
+    one, two = (whence.explain(model, inputs(), "saliency", target=target) for target in (1, 2))
+    with metrics.judged(model, inputs(), one) as question, pytest.raises(BadInput, match="of class 2"):
+        question.beside(two)
+    with pytest.raises(BadInput, match="of class 2 and the question of class 0"):
+        metrics.Sparseness()(model, inputs(), two, target=0)
+
+
+def test_a_refused_metric_leaves_nothing_to_the_next():
+    def refusing(model, x, targets):
+        if next(calls) > 1:
+            raise whence.Refused("no more")
+        return np.zeros(tuple(x.shape))
+
+    model, calls = cnn(dtype=torch.float64), iter(range(9))
+    alone = metrics.Deletion(steps=4)(model, inputs(), inputs(), target=1)
+    with metrics.judged(model, inputs(), inputs(), method=refusing, target=1) as question:
+        with pytest.raises(whence.Refused):
+            metrics.RelativeOutputStability(samples=4).judge(question)
+            metrics.EfficientMPRT(draws=4).judge(question)
+        same(metrics.Deletion(steps=4).judge(question), alone)
+
+
+def test_each_metric_says_that_there_are_no_classes():
+    def model(x):
+        return (x**2).sum((1, 2, 3))
+
+    with metrics.judged(model, inputs(), inputs()) as question:
+        for _ in range(2):
+            assert any("no classes" in note for note in metrics.Deletion(steps=4).judge(question).notes)
+
+
+def test_an_unknown_error_of_draws_is_left_out():
+    values = np.array([1.0, 2.0, 4.0])
+    known = metrics.Score("mprt", values).error
+    assert metrics.Score("mprt", values, draws=np.array([1.0, np.nan])).error == known
+    assert metrics.Score("mprt", values, draws=np.array([1.0, 2.0])).error > known
+
+
+def test_products_are_made_a_few_at_a_time(monkeypatch):
+    monkeypatch.setattr("whence.metrics.reactions.NUMBERS", 100)
+    model, shares = cnn(dtype=torch.float64), inputs()
+    metric = metrics.Infidelity(samples=11)
+    alone = metric(model, inputs(), shares, target=1)
+    with metrics.judged(model, inputs(), 0 * shares, target=1) as question:
+        metric.judge(question)
+        same(metric.judge(question.beside(shares)), alone)

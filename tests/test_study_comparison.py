@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from whence import cli, data, metrics, zoo
 from whence.errors import BadInput
 from whence.question import Call
 from whence.question import outputs as answers
-from whence.study.comparison import findings, jobs, means, page, subject, table
+from whence.study.comparison import findings, jobs, means, page, subject, table, tasks
 from whence.study.comparison.agreement import correlations
 from whence.study.comparison.results import Comparison, Row
 from whence.study.comparison.run import run
@@ -308,12 +310,37 @@ def test_methods_are_told_apart_on_the_same_pictures(finished):
     assert findings._apart(finished, one, two) == (abs(difference.mean()) > 2 * error)
 
 
+def test_of_a_network_that_draws_lots_the_order_of_work_does_not_matter(finished):
+    torch = pytest.importorskip("torch")
+
+    class Noisy(torch.nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            return torch.nn.functional.dropout(self.inner(x), 0.3, training=True)
+
+    def judged(*order):
+        with ExitStack() as held:
+            bench = tasks.Bench(finished.setup, finished.pictures, finished.store, "digits-cnn", held)
+            known = bench.source
+            bench.__dict__["source"] = replace(known, model=Noisy(known.model))
+            parts = [tasks.run(bench, f"metric/digits-cnn/{name}/deletion") for name in order]
+        values = [part.arrays["values"] for each in parts for part in each.values()]
+        return dict(zip(order, values, strict=True))
+
+    one, other = judged("saliency", "integrated_gradients"), judged("integrated_gradients", "saliency")
+    for name, values in one.items():
+        np.testing.assert_array_equal(values, other[name])
+
+
 def test_methods_are_told_apart_in_the_same_draws():
     rows = [_row("a", 0.2, 0.001), _row("b", 0.3, 0.001)]
     told = Told(rows)
     values = {"a": np.full(10, 0.2), "b": np.full(10, 0.3)}
     told.values = lambda network, method, metric: values[method] + 0.001 * np.arange(10) * (method == "a")
-    draws = {"a": np.array([0.1, 0.3, 0.2]), "b": np.array([0.2, 0.4, 0.3])}
+    draws = {"a": np.array([0.1, 0.3, 0.2]), "b": np.array([0.2, 0.401, 0.3])}
     told.draws = lambda network, method, metric: draws[method]
     # What a draw does to both does not keep them from being told apart; what it does to one of them does.
     assert findings._apart(told, *rows)

@@ -41,7 +41,7 @@ class Completeness(Metric):
 
     def judge(self, judged: Judged) -> Score:
         found = CompletenessResidual(self.baseline, relative=False).judge(judged)
-        return self.score(judged, found.values, evaluations=judged.evaluations)
+        return self.score(judged, found.values, evaluations=found.evaluations, notes=found.notes)
 
 
 @register(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from jaxtyping import Int
 
 from whence import registry
 from whence import target as targets
-from whence.attribution import to_numpy
+from whence.attribution import Attribution, to_numpy
 from whence.errors import BadInput
 from whence.problem import Problem
 
@@ -24,6 +24,32 @@ def maker_of(method: Any, fields: Mapping[str, Any]) -> registry.Method | Explai
     if method is None or (callable(method) and not isinstance(method, (registry.Method, type))):
         return method
     return registry.build(method, dict(fields))
+
+
+def told_apart(setting: Any) -> bool:
+    """Whether a setting is a plain value, or made of such: equal settings mean the same, now and later."""
+    if isinstance(setting, tuple):
+        return all(map(told_apart, setting))
+    if is_dataclass(setting) and not isinstance(setting, type):
+        return all(told_apart(getattr(setting, each.name)) for each in fields(setting))
+    return setting is None or isinstance(setting, (bool, int, float, str, bytes))
+
+
+def check_class(result: Attribution, index: Int[np.ndarray, "B"] | None) -> None:
+    """Refuse an explanation of other classes than those that are asked about [B].
+
+    Raises:
+        BadInput: in that case.
+    """
+    if index is None or result.target is None:
+        return
+    own = to_numpy(result.target)
+    if own.dtype.kind in "iu" and own.shape == index.shape and (own != index).any():
+        row = int(np.flatnonzero(own != index)[0])
+        raise BadInput(
+            f"the explanation of example {row} is of class {own[row]} and the question of class {index[row]}: judge it "
+            "by the class that it explains, target="
+        )
 
 
 def rows_of(given: Any, rows: Int[np.ndarray, "n"]) -> Any:

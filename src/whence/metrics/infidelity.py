@@ -78,7 +78,7 @@ class Infidelity(Metric):
         found = judged.once(
             ("reactions", self.perturbation, self.of, count), lambda: reactions(problem, drawn, count, told)
         )
-        products = told.finished(drawn)
+        products = told.finished(problem, drawn)
         factor = _scales(products, found.found) if self.rescale else np.ones(len(products))
         squares = (factor[:, None] * products - found.found) ** 2
         if not found.moved.all():

@@ -21,7 +21,7 @@ from whence.features import laying
 from whence.features.covers import Features
 from whence.features.kinds import Patches
 from whence.metrics import anew
-from whence.metrics.given import Explain, arrays_of, checked, maker_of, part_of
+from whence.metrics.given import Explain, arrays_of, check_class, checked, maker_of, part_of, told_apart
 from whence.metrics.laid import element_values, in_features
 from whence.problem import Problem
 from whence.question import Call, asked, check_options
@@ -69,9 +69,12 @@ class Judged:
         """How many examples there are."""
         return len(self.problem.rows)
 
-    @cached_property
+    @property
     def raw(self) -> Problem:
         """The model's whole output [n, K] (or [n]) as the explained function: for predictions."""
+        return self.once(("raw",), self._raw)
+
+    def _raw(self) -> Problem:
         run = replace(self.problem.run, target=None, neuron=None)
         return Problem(run, self.problem.inputs, self.problem.rows)
 
@@ -80,9 +83,9 @@ class Judged:
         """The model's whole output for the inputs."""
         return self.problem.ops.numpy(self._native_outputs).astype(np.float64)
 
-    @cached_property
+    @property
     def _native_outputs(self) -> Array:
-        return self.raw.native_value(self.raw.inputs)
+        return self.once(("outputs",), lambda: self.raw.native_value(self.raw.inputs))
 
     @cached_property
     def predicted(self) -> Int[np.ndarray, "B"]:
@@ -103,20 +106,27 @@ class Judged:
             )
         return outputs.argmax(1)
 
-    @cached_property
+    @property
     def probability(self) -> Problem:
         """The explained class's probability as the function; the explained number itself where there are no classes."""
         if self.index is None or self._native_outputs.ndim != 2:
             self.note("the output has no classes: its own value stands in for a probability")
             return self.problem
-        ops = self.problem.ops
-        found = targets.resolve(targets.probability(self.index), self._native_outputs, ops)
+        return self.once(("probability",), self._probability)
+
+    def _probability(self) -> Problem:
+        found = targets.resolve(targets.probability(self.index), self._native_outputs, self.problem.ops)
         return self.problem.at_inputs(found)
 
     def note(self, text: str) -> None:
         """Keep a sentence for the user, once."""
         if text not in self.notes:
             self.notes.append(text)
+
+    def forget(self) -> None:
+        """Start the notes and the count of runs anew: each metric has its own."""
+        self.evaluations[:] = 0
+        self.notes.clear()
 
     def random(self, purpose: str, draw: int = 0) -> np.random.Generator:
         """Return a generator that depends on the seed, the purpose and the draw, and on nothing else."""
@@ -126,14 +136,13 @@ class Judged:
     def once(self, key: tuple[Any, ...], work: Callable[[], Any]) -> Any:
         """Return what `work` gives, worked out once for every explanation of the question.
 
-        The key holds all settings that it depends on; where one cannot be told from others (an array), nothing is kept.
+        The key holds all settings that it depends on. Where one of them is no plain value (an array, a function), it
+        may change between two explanations: nothing is kept.
         """
-        try:
-            # 0, 0.0 and False are the same to a dict, and not to a model.
-            whole = (key, repr(key))
-            hash(whole)
-        except TypeError:
+        if not told_apart(key):
             return work()
+        # 0, 0.0 and False are the same to a dict, and not to a model.
+        whole = (key, repr(key))
         if whole not in self.common:
             self.common[whole] = work()
         return self.common[whole]
@@ -151,17 +160,21 @@ class Judged:
     def beside(self, explanation: Any = None, *, method: Any = None, **fields: Any) -> Judged:
         """Return the question with another explanation of the same output: what holds for both is worked out once.
 
+        A model that draws lots goes on drawing them: its numbers depend on what was asked before.
+
         Args:
             explanation: as in `judged`.
             method: as in `judged`.
             **fields: settings of the method.
 
         Raises:
-            BadInput: the explanation does not fit the inputs, or holds NaN or infinity.
+            BadInput: the explanation does not fit the inputs, is of another class, or holds NaN or infinity.
         """
         if explanation is None and method is None:
             raise BadInput("give the explanation to be judged, or method= to make it")
         whole = explanation if isinstance(explanation, Attribution) else None
+        if whole is not None:
+            check_class(whole, self.index)
         values = None
         if explanation is not None:
             found = arrays_of(explanation) if whole is None else element_values(whole, self.problem)

@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, wraps
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -53,8 +53,7 @@ class Metric:
             **more,
         )
         # The next metric that is asked of the open question counts and notes for itself.
-        judged.evaluations[:] = 0
-        judged.notes.clear()
+        judged.forget()
         return found
 
 
@@ -101,9 +100,24 @@ def register(
     def enter(cls: M) -> M:
         _records[name] = Record(name, cls, family, equation, citation, better, needs, shown)
         cls.__repr__ = _described
+        setattr(cls, "judge", _leaving_nothing(cls.judge))  # noqa: B010 (its type is the same)
         return cls
 
     return enter
+
+
+def _leaving_nothing(judge: Callable[[Any, Judged], Score]) -> Callable[[Any, Judged], Score]:
+    """Return the same; where it refuses, the next metric of the open question does not take over its notes."""
+
+    @wraps(judge)
+    def judged_alone(self: Any, judged: Judged) -> Score:
+        try:
+            return judge(self, judged)
+        except Exception:
+            judged.forget()
+            raise
+
+    return judged_alone
 
 
 def _described(self: Any) -> str:

@@ -87,10 +87,11 @@ class Told:
         self.taken = start + len(row)
         self.products.reshape(-1)[start : self.taken] = _products(changes, self.values, row)
 
-    def finished(self, drawn: Drawn) -> Float[np.ndarray, "B n"]:
+    def finished(self, problem: Problem, drawn: Drawn) -> Float[np.ndarray, "B n"]:
         """Return Iᵀφ; perturbations that no model was run on are made here."""
         rows, total = self.products.shape[1], self.products.size
-        step = max(1, NUMBERS // sum(each.size for each in self.values)) * rows
+        length = sum(int(np.prod(leaf.shape[1:], dtype=int)) for leaf in problem.inputs)
+        step = max(1, NUMBERS // max(1, length))
         while self.taken < total:
             draw, row = np.divmod(np.arange(self.taken, min(self.taken + step, total)), rows)
             self(self.taken, row, drawn.at(row, draw))

@@ -75,7 +75,8 @@ class Score:
 
     @property
     def _error_of_draws(self) -> float:
-        return 0.0 if self.draws is None else float(error_of_mean(self.draws, 0))
+        found = 0.0 if self.draws is None else float(error_of_mean(self.draws, 0))
+        return found if np.isfinite(found) else 0.0
 
     def __repr__(self) -> str:
         told = f"{self.metric}: {self.mean:.4g} ± {self.error:.2g}"

@@ -165,8 +165,15 @@ def _apart(found: Comparison, one: Row, two: Row) -> bool:
         error = float(error_of_mean(values, 0))
         draws = _difference(found.draws, one, two)
         if draws is not None:
-            error = float(np.hypot(error, error_of_mean(draws, 0)))
+            error = float(np.hypot(error, _few(len(draws)) * error_of_mean(draws, 0)))
     return bool(np.isfinite(error)) and apart > APART * error
+
+
+def _few(draws: int) -> float:
+    """Return by what the error of a mean of few draws is widened: Student's t in the place of the normal's bounds."""
+    from scipy.stats import norm, t
+
+    return float(t.ppf(norm.cdf(APART), draws - 1) / APART) if draws > 1 else float("nan")
 
 
 def _difference(read: Callable[[str, str, str], np.ndarray | None], one: Row, two: Row) -> np.ndarray | None:

@@ -22,7 +22,7 @@ from whence.explainer import RUN_BY, versions
 from whence.question import Call, outputs
 from whence.study.comparison import jobs
 from whence.study.comparison.jobs import Job
-from whence.study.comparison.setup import Setup
+from whence.study.comparison.setup import METRICS, Setup
 from whence.study.comparison.store import PICTURES, Part, Store
 from whence.study.comparison.subject import Pictures, source
 from whence.study.comparison.worker import DONE, THREADS
@@ -63,7 +63,8 @@ def run(setup: Setup, pictures: Pictures, folder: Path, say: Say) -> Store:
         _drop_stale(store, setup)
         rest = jobs.then(setup, store, len(pictures.labels), pictures.masks is not None)
         total = sum(job.weight for job in rest)
-        left = _unfinished(store, rest)
+        # The longest first, so that at the end no process waits for another.
+        left = sorted(_unfinished(store, rest), key=lambda job: -job.weight)
         done = 1 - sum(job.weight for job in left) / max(total, 1e-9)
         team.do(
             left,
@@ -76,6 +77,7 @@ def _question(setup: Setup, pictures: Pictures) -> dict[str, Any]:
     """Return what must be the same where finished work is to count."""
     return {
         "setup": setup.record(),
+        "metrics": {name: repr(METRICS.get(name, {})) for name in setup.metrics},
         "pictures": pictures.checksum,
         "weights": {network: _weights(network, setup) for network in setup.networks},
         "answers": {network: _answer(network, setup, pictures) for network in setup.networks},

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final
@@ -88,37 +88,47 @@ class Bench:
 
     def maps(self, result: Attribution, inputs: np.ndarray) -> np.ndarray:
         """Return a result as one number for each pixel [n, height, width], float32; features' shares are spread."""
-        with self._told(inputs, result) as question:
+        return self.told(result, inputs)[0]
+
+    def told(self, result: Attribution, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return a result's maps, and its completeness residual [n] from its own baseline.
+
+        The residual is NaN where the method promises no sum.
+        """
+        with metrics.judged(
+            self.source.model, inputs, result, preprocess=self.source.preprocess, chunk=CHUNK
+        ) as question:
             (values,) = question.explained
+            try:
+                residual = metrics.CompletenessResidual(baseline="own").judge(question).values
+            except Refused:
+                residual = np.full(len(inputs), np.nan)
         if values.ndim == 4:
             values = values.sum(-1 if values.shape[1:3] == inputs.shape[1:3] else 1)
-        return values.astype(np.float32)
+        return values.astype(np.float32), residual
 
-    def residual(self, result: Attribution, inputs: np.ndarray) -> np.ndarray:
-        """Return a result's completeness residual [n] from its own baseline; NaN where the method promises no sum."""
-        with self._told(inputs, result) as question:
-            try:
-                return metrics.CompletenessResidual(baseline="own").judge(question).values
-            except Refused:
-                return np.full(len(inputs), np.nan)
+    @contextmanager
+    def question(self, count: int) -> Generator[metrics.Judged]:
+        """Ask the question of the first pictures; held open, so that explanations of it share what holds for all.
 
-    def question(self, count: int) -> metrics.Judged:
-        """Return the question of the first pictures, held open: explanations of it share what holds for all of them."""
+        Of a network that draws lots it is opened anew each time: what it says must not depend on the order of work.
+        """
         if count not in self._questions:
-            masks = self.pictures.masks
-            self._questions[count] = self.held.enter_context(
-                metrics.judged(
-                    self.source.model, self.inputs[:count], method=control.RandomExplanation(self.setup.seed),
-                    mask=None if masks is None else masks[:count], target=self.predicted[:count],
-                    preprocess=self.source.preprocess, seed=self.setup.seed, chunk=CHUNK,
-                )
-            )  # fmt: skip
-        return self._questions[count]
+            self._questions[count] = self.held.enter_context(self._opened(count))
+        found = self._questions[count]
+        if not found.problem.run.session.draws_randomness:
+            yield found
+            return
+        with self._opened(count) as anew:
+            yield anew
 
-    def _told(self, inputs: np.ndarray, result: Attribution) -> AbstractContextManager[metrics.Judged]:
+    def _opened(self, count: int) -> AbstractContextManager[metrics.Judged]:
+        masks = self.pictures.masks
         return metrics.judged(
-            self.source.model, inputs, result, preprocess=self.source.preprocess, chunk=CHUNK
-        )
+            self.source.model, self.inputs[:count], method=control.RandomExplanation(self.setup.seed),
+            mask=None if masks is None else masks[:count], target=self.predicted[:count],
+            preprocess=self.source.preprocess, seed=self.setup.seed, chunk=CHUNK,
+        )  # fmt: skip
 
 
 OWN: Final = "completeness_residual"
@@ -163,8 +173,9 @@ def _explain(bench: Bench, name: str) -> Part:
         began = time.process_time()
         result = bench.explain(method, bench.inputs[some], bench.predicted[some])
         spent += time.process_time() - began
-        maps.append(bench.maps(result, bench.inputs[some]))
-        residuals.append(bench.residual(result, bench.inputs[some]))
+        made, residual = bench.told(result, bench.inputs[some])
+        maps.append(made)
+        residuals.append(residual)
         notes |= dict.fromkeys(result.notes)
         spent_here = result.evaluations
         evaluations.append(np.zeros(len(some)) if spent_here is None else to_numpy(spent_here))
@@ -185,16 +196,17 @@ def _judged(bench: Bench, name: str, several: Sequence[str]) -> dict[str, Part]:
     count = min(bench.setup.budgets.again, bench.judged_count) if again else bench.judged_count
     explained = bench.store.read(f"explain/{bench.network}/{name}")
     values = explained.arrays["values"][:count]
-    question = bench.question(count).beside(_like(values, bench.inputs), method=bench.method(name))
-    found: dict[str, Part] = {}
-    for metric in several:
-        if metric == OWN:
-            found[metric] = _completeness(explained.arrays["residual"][:count])
-            continue
-        try:
-            found[metric] = _scored(metrics.build(metric, metric_fields(metric, question.method)), question)
-        except (Refused, UnsupportedByBackend) as problem:
-            found[metric] = Part({}, {"refused": str(problem)})
+    method, found = bench.method(name), dict[str, Part]()
+    with bench.question(count) as asked:
+        question = asked.beside(_like(values, bench.inputs), method=method)
+        for metric in several:
+            if metric == OWN:
+                found[metric] = _completeness(explained.arrays["residual"][:count])
+                continue
+            try:
+                found[metric] = _scored(metrics.build(metric, metric_fields(metric, method)), question)
+            except (Refused, UnsupportedByBackend) as problem:
+                found[metric] = Part({}, {"refused": str(problem)})
     return found
 
 
@@ -215,7 +227,9 @@ def _scored(metric: metrics.Metric, question: metrics.Judged) -> Part:
     score = metric.judge(question)
     if score.metric in LOGARITHMIC:
         with np.errstate(divide="ignore"):
-            score = replace(score, values=np.log10(np.maximum(score.values, SMALLEST)), standard_error=None)
+            score = replace(
+                score, values=np.log10(np.maximum(score.values, SMALLEST)), standard_error=None, draws=None
+            )
     arrays = {"values": score.values}
     for field_name in ("standard_error", "draws", "curve", "places"):
         if getattr(score, field_name) is not None:
