@@ -1,6 +1,8 @@
 """Several explanations of one question: every metric says of each what it would have said alone, for fewer runs."""
 
 # ruff: noqa: E402 (what needs PyTorch is imported after the check for it)
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ import whence
 from models import cnn, pictures, seeded
 from whence import metrics
 from whence.errors import BadInput
+from whence.metrics import metric as metric_module
 
 METHODS = {"integrated_gradients": {"steps": 8}, "saliency": {}, "gradcam": {}, "random": {}}
 FIELDS = {
@@ -187,3 +190,35 @@ def test_products_are_made_a_few_at_a_time(monkeypatch):
     with metrics.judged(model, inputs(), 0 * shares, target=1) as question:
         metric.judge(question)
         same(metric.judge(question.beside(shares)), alone)
+
+
+def test_infidelity_asks_the_method_what_its_numbers_mean():
+    model, metric = cnn(dtype=torch.float64), metrics.Infidelity(samples=20)
+    for name, contributions in (("integrated_gradients", True), ("saliency", False), ("random", True)):
+        result, method = explanation(name, model)
+        told = metrics.Infidelity(samples=20, contributions=contributions)
+        options = {"method": method, "target": 1, "chunk": 16}
+        asked, known = (each(model, inputs(), result, **options).values for each in (metric, told))
+        np.testing.assert_array_equal(asked, known)
+        other = metrics.Infidelity(samples=20, contributions=not contributions)(
+            model, inputs(), result, **options
+        )
+        assert (other.values != known).all()
+
+
+def test_a_metric_of_ones_own_counts_for_itself():
+    @metrics.register("largest", "complexity", "max φ", "a test", better=None)
+    @dataclass(frozen=True)
+    class Largest(metrics.Metric):
+        def scored(self, judged):
+            judged.note("mine")
+            judged.evaluations += 2
+            return self.score(judged, judged.flat.max(1), evaluations=judged.evaluations)
+
+    try:
+        with metrics.judged(cnn(dtype=torch.float64), inputs(), inputs(), target=1) as question:
+            for _ in range(2):
+                score = Largest().judge(question)
+                assert score.notes == ["mine"] and score.evaluations.tolist() == [2] * 4
+    finally:
+        metric_module._records.pop("largest")

@@ -26,9 +26,10 @@ from whence.study.comparison import findings, jobs, means, page, subject, table,
 from whence.study.comparison.agreement import correlations
 from whence.study.comparison.results import Comparison, Row
 from whence.study.comparison.run import run
-from whence.study.comparison.setup import CHUNK, LOGARITHMIC, METRICS, TOGETHER, Budgets, metric_fields, setup
+from whence.study.comparison.setup import CHUNK, LOGARITHMIC, METRICS, Budgets, setup, together
 from whence.study.comparison.store import Part, Store
 
+TOGETHER = together(list(METRICS))
 TINY = Budgets(metrics=12, again=2, whole=30, dear=4, cheap=20, boundary=5, pairs=2, most=120)
 METHODS = ("saliency", "integrated_gradients", "gradcam", "feature_ablation", "cam")
 
@@ -142,7 +143,7 @@ def test_scores_are_those_of_the_metric_asked_directly(finished):
     ask = {"preprocess": loaded.preprocess, "seed": 3, "chunk": CHUNK, "target": target}
     result = whence.explain(loaded.model, inputs, "integrated_gradients", **ask)
     for name in ("deletion", "faithfulness_correlation", "sparseness"):
-        metric = metrics.build(name, metric_fields(name, whence.IntegratedGradients()))
+        metric = metrics.build(name, METRICS.get(name, {}))
         score = metric(loaded.model, inputs, result, **ask)
         row = finished.cell("digits-cnn", "integrated_gradients", name)
         assert row.value == pytest.approx(score.mean, abs=1e-5), name

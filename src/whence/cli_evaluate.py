@@ -186,9 +186,9 @@ def _judged(
 
 
 def _fields(metric: str, name: str, method: Any) -> dict[str, Any]:
-    """Return the settings with which a metric is asked of a method: what its numbers mean, and count from."""
-    if metric == "infidelity" and not getattr(method, "slopes", False):
-        return {"contributions": True, "baseline": _start(name, method)}
+    """Return the settings with which a metric is asked of a method: what its numbers count from."""
+    if metric == "infidelity":
+        return {"baseline": _start(name, method)}
     return {"baseline": "own"} if metric in SUMS else {}
 
 

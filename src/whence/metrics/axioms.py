@@ -39,9 +39,9 @@ class Completeness(Metric):
 
     baseline: Any = None
 
-    def judge(self, judged: Judged) -> Score:
-        found = CompletenessResidual(self.baseline, relative=False).judge(judged)
-        return self.score(judged, found.values, evaluations=found.evaluations, notes=found.notes)
+    def scored(self, judged: Judged) -> Score:
+        found = CompletenessResidual(self.baseline, relative=False).scored(judged)
+        return self.score(judged, found.values, evaluations=found.evaluations)
 
 
 @register(
@@ -75,7 +75,7 @@ class SensitivityAxiom(Metric):
             raise BadInput(f'kind is {self.kind!r}; it is "one_feature" or "non_sensitivity"')
         whole(self.tries, "tries")
 
-    def judge(self, judged: Judged) -> Score:
+    def scored(self, judged: Judged) -> Score:
         trials = Trials(judged, judged.features(self.features))
         if self.kind == "non_sensitivity":
             none = _nothing(judged.shares(trials.features))
@@ -124,7 +124,7 @@ class Dummy(Metric):
         """Check the number of trials."""
         whole(self.tries, "tries")
 
-    def judge(self, judged: Judged) -> Score:
+    def scored(self, judged: Judged) -> Score:
         features = judged.features(self.of)
         sizes = np.abs(judged.shares(features))
         ignored = self._ignored(judged, features, sizes.shape)

@@ -34,7 +34,7 @@ class CompletenessResidual(Metric):
     baseline: Any = None
     relative: bool = True
 
-    def judge(self, judged: Judged) -> Score:
+    def scored(self, judged: Judged) -> Score:
         gain, residual = _told(judged) if _own(self.baseline) else _counted(judged, self.baseline)
         if self.relative:
             if not gain.all():

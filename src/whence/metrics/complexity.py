@@ -28,7 +28,7 @@ class Sparseness(Metric):
 
     features: Any = None
 
-    def judge(self, judged: Judged) -> Score:
+    def scored(self, judged: Judged) -> Score:
         parts = np.sort(_parts(judged, self.features), 1)
         count = parts.shape[1]
         weights = (count - np.arange(1, count + 1) + 0.5) / count
@@ -49,7 +49,7 @@ class Complexity(Metric):
 
     features: Any = None
 
-    def judge(self, judged: Judged) -> Score:
+    def scored(self, judged: Judged) -> Score:
         return self.score(judged, _entropy(_parts(judged, self.features)), evaluations=judged.evaluations)
 
 
@@ -77,7 +77,7 @@ class EffectiveFeatures(Metric):
                 f"threshold is {self.threshold!r}; it is a part of the largest size, from 0 to below 1"
             )
 
-    def judge(self, judged: Judged) -> Score:
+    def scored(self, judged: Judged) -> Score:
         parts = _parts(judged, self.features)
         if self.threshold is None:
             values = np.exp(_entropy(parts))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 
@@ -24,6 +24,7 @@ class RandomExplanation:
     """
 
     seed: int = 0
+    slopes: ClassVar[bool] = False
 
     def __call__(self, model: Any, inputs: Any, target: Any = None) -> Any:
         """Return noise of the inputs' structure and shapes, float64."""

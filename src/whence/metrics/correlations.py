@@ -50,7 +50,7 @@ class FaithfulnessCorrelation(Metric):
     baseline: Any = None
     of: Of = "target"
 
-    def judge(self, judged: Judged) -> Score:
+    def scored(self, judged: Judged) -> Score:
         samples = whole(self.samples, "samples", 3)
 
         def measure(each: Played) -> Float[np.ndarray, "n 2"]:
@@ -90,7 +90,7 @@ class SensitivityN(Metric):
     baseline: Any = None
     of: Of = "target"
 
-    def judge(self, judged: Judged) -> Score:
+    def scored(self, judged: Judged) -> Score:
         samples = whole(self.samples, "samples", 3)
         games = played(judged, self.of, self.features, self.baseline)
 
@@ -144,7 +144,7 @@ class FaithfulnessEstimate(Metric):
     baseline: Any = None
     of: Of = "probability"
 
-    def judge(self, judged: Judged) -> Score:
+    def scored(self, judged: Judged) -> Score:
         size = whole(self.features_in_step, "features_in_step")
 
         def measure(each: Played) -> Float[np.ndarray, "n 1"]:
@@ -180,7 +180,7 @@ class Monotonicity(Metric):
     absolute: bool = False
     of: Of = "probability"
 
-    def judge(self, judged: Judged) -> Score:
+    def scored(self, judged: Judged) -> Score:
         size = whole(self.features_in_step, "features_in_step")
 
         def counts(features: int) -> Int[np.ndarray, "S"]:
@@ -222,7 +222,7 @@ class MonotonicityCorrelation(Metric):
     baseline: Any = None
     of: Of = "target"
 
-    def judge(self, judged: Judged) -> Score:
+    def scored(self, judged: Judged) -> Score:
         size = whole(self.features_in_step, "features_in_step")
         baseline = uniform() if self.baseline is None else self.baseline
 

@@ -50,7 +50,7 @@ class Infidelity(Metric):
         samples: draws of I, shared by all examples.
         contributions: the explanation holds contributions, into which x − x' is multiplied (integrated gradients,
             DeepLIFT, Shapley values, gradient x input): they are divided by it, as Iᵀφ needs. Where x = x' they are
-            taken for 0.
+            taken for 0. None asks the question's method whether its numbers are slopes; without one they are.
         baseline: x' of those contributions; None is black for pictures in pixels, else 0.
         rescale: multiply each explanation with the number that makes its infidelity least, so that its scale does not
             count; nor does its sign: that number may be negative, and φ and −φ get the same value.
@@ -61,13 +61,13 @@ class Infidelity(Metric):
 
     perturbation: Any = "gaussian"
     samples: int = 200
-    contributions: bool = False
+    contributions: bool | None = None
     baseline: Any = None
     rescale: bool = False
     yardstick: bool = False
     of: Of = "target"
 
-    def judge(self, judged: Judged) -> InfidelityScore:
+    def scored(self, judged: Judged) -> InfidelityScore:
         problem = function_of(judged, self.of)
         samples = whole(self.samples, "samples", 2)
         count = max(samples, draws_for(problem, None)) if self.yardstick else samples
@@ -102,7 +102,8 @@ class Infidelity(Metric):
             judged.note(
                 "the explanation has one number for each pixel: each of its channels carries that number"
             )
-        if not self.contributions:
+        slopes = getattr(judged.method, "slopes", True)
+        if not (not slopes if self.contributions is None else self.contributions):
             return values
         draws = Draws(problem, absence(self.baseline, problem))
         if draws.count > 1:

@@ -22,7 +22,7 @@ from whence.features.covers import Features
 from whence.features.kinds import Patches
 from whence.metrics import anew
 from whence.metrics.given import Explain, arrays_of, check_class, checked, maker_of, part_of, told_apart
-from whence.metrics.laid import element_values, in_features
+from whence.metrics.laid import element_values, in_features, mask_of
 from whence.problem import Problem
 from whence.question import Call, asked, check_options
 
@@ -261,23 +261,7 @@ class Judged:
         """
         if self.given_mask is None:
             raise BadInput("this metric compares with the right place: give mask=, True where it is")
-        array = to_numpy(self.given_mask)
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise BadInput("mask holds NaN or infinity")
-        features = self.features()
-        shape = tuple(features.covers[0].shape)
-        wanted = {shape, tuple(side for side in shape if side > 1), tuple(self.problem.inputs[0].shape[1:])}
-        one = next(
-            (each for each in sorted(wanted, key=len) if array.shape in (each, (self.count, *each))), None
-        )
-        if one is None:
-            raise BadInput(
-                f"mask has shape {array.shape}; it is like the inputs, or one example: {sorted(wanted)}"
-            )
-        whole = np.broadcast_to(array != 0, (self.count, *one))
-        if one != shape and len(one) == len(shape):
-            whole = whole.any(next(i + 1 for i, side in enumerate(shape) if side != one[i]), keepdims=True)
-        return whole.reshape(self.count, -1)
+        return mask_of(self.given_mask, self.features(), self.problem)
 
 
 def _whole_pixels(problem: Problem, leaf: Array) -> Any:

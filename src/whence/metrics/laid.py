@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from whence.attribution import Attribution, to_numpy
 from whence.errors import BadInput, Refused
@@ -94,3 +96,25 @@ def in_features(
                 "features with the channels together, such as patches:1"
             )
     return features.summed(values)
+
+
+def mask_of(given: Any, features: Features, problem: Problem) -> Bool[np.ndarray, "B d"]:
+    """Return a mask, like the inputs or one example, for every feature of its one array; a pixel's channels together.
+
+    Raises:
+        BadInput: it holds NaN or infinity, or does not fit the inputs.
+    """
+    array, count = to_numpy(given), len(problem.rows)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise BadInput("mask holds NaN or infinity")
+    shape = tuple(features.covers[0].shape)
+    wanted = {shape, tuple(side for side in shape if side > 1), tuple(problem.inputs[0].shape[1:])}
+    one = next((each for each in sorted(wanted, key=len) if array.shape in (each, (count, *each))), None)
+    if one is None:
+        raise BadInput(
+            f"mask has shape {array.shape}; it is like the inputs, or one example: {sorted(wanted)}"
+        )
+    whole = np.broadcast_to(array != 0, (count, *one))
+    if one != shape and len(one) == len(shape):
+        whole = whole.any(next(i + 1 for i, side in enumerate(shape) if side != one[i]), keepdims=True)
+    return whole.reshape(count, -1)

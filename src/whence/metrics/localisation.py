@@ -80,7 +80,7 @@ class PointingGame(Localising):
         if not (math.isfinite(self.tolerance) and self.tolerance >= 0):
             raise BadInput(f"tolerance is {self.tolerance!r}; it is a number of pixels, 0 or above")
 
-    def judge(self, judged: Judged) -> Score:
+    def scored(self, judged: Judged) -> Score:
         shares, mask = self.placed(judged)
         first = ranked(judged, shares).argmin(1)
         hits = _reached(judged, mask, self.tolerance)[np.arange(len(mask)), first]
@@ -121,7 +121,7 @@ class RelevanceMass(Localising):
 
     relevance: Relevance = "positive"
 
-    def judge(self, judged: Judged) -> Score:
+    def scored(self, judged: Judged) -> Score:
         shares, mask = self.placed(judged)
         total = shares.sum(1)
         if not total.all():
@@ -145,7 +145,7 @@ class RelevanceRank(Localising):
         relevance: what the order is of: "signed", "positive" or "absolute" shares.
     """
 
-    def judge(self, judged: Judged) -> Score:
+    def scored(self, judged: Judged) -> Score:
         shares, mask = self.placed(judged)
         size = mask.sum(1)
         top = ranked(judged, shares) < size[:, None]
@@ -176,7 +176,7 @@ class TopKIntersection(Localising):
         if not (isinstance(self.k, float) and 0 < self.k < 1):
             whole(self.k, "k")
 
-    def judge(self, judged: Judged) -> Score:
+    def scored(self, judged: Judged) -> Score:
         shares, mask = self.placed(judged)
         count = shares.shape[1]
         k = max(1, round(self.k * count)) if self.k < 1 else int(self.k)
@@ -213,7 +213,7 @@ class IoU(Localising):
                 f"threshold is {self.threshold!r}; it is a part of the largest share, above 0, at most 1"
             )
 
-    def judge(self, judged: Judged) -> Score:
+    def scored(self, judged: Judged) -> Score:
         shares, mask = self.placed(judged)
         if self.threshold is None:
             chosen = ranked(judged, shares) < mask.sum(1, keepdims=True)
@@ -238,7 +238,7 @@ class LocalisationAUC(Localising):
         relevance: what the order is of: "signed", "positive" or "absolute" shares.
     """
 
-    def judge(self, judged: Judged) -> Score:
+    def scored(self, judged: Judged) -> Score:
         shares, mask = self.placed(judged)
         inside = mask.sum(1)
         outside = mask.shape[1] - inside

@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, wraps
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -27,7 +27,12 @@ class Metric:
     """A metric's settings: a frozen dataclass that can be called like a function."""
 
     def judge(self, judged: Judged) -> Score:
-        """Return the score of every example of an open question."""
+        """Return the score of every example of an open question; each metric counts and notes for itself."""
+        judged.forget()
+        return self.scored(judged)
+
+    def scored(self, judged: Judged) -> Score:
+        """What a metric of one's own defines: the score of every example, by `self.score(judged, values)`."""
         raise TypeError(
             f"{type(self).__name__} is not a metric of its own; choose one of metrics.registered()"
         )
@@ -43,7 +48,7 @@ class Metric:
         """Return values [B] as a score of this metric, with what the question has noted."""
         record = record_of(self)
         spent = more.pop("evaluations", None)
-        found = Score(
+        return Score(
             metric=record.name,
             values=values,
             better=record.better,
@@ -52,9 +57,6 @@ class Metric:
             settings={"metric": repr(self), "seed": judged.seed, "target": judged.description},
             **more,
         )
-        # The next metric that is asked of the open question counts and notes for itself.
-        judged.forget()
-        return found
 
 
 @dataclass(frozen=True)
@@ -100,24 +102,9 @@ def register(
     def enter(cls: M) -> M:
         _records[name] = Record(name, cls, family, equation, citation, better, needs, shown)
         cls.__repr__ = _described
-        setattr(cls, "judge", _leaving_nothing(cls.judge))  # noqa: B010 (its type is the same)
         return cls
 
     return enter
-
-
-def _leaving_nothing(judge: Callable[[Any, Judged], Score]) -> Callable[[Any, Judged], Score]:
-    """Return the same; where it refuses, the next metric of the open question does not take over its notes."""
-
-    @wraps(judge)
-    def judged_alone(self: Any, judged: Judged) -> Score:
-        try:
-            return judge(self, judged)
-        except Exception:
-            judged.forget()
-            raise
-
-    return judged_alone
 
 
 def _described(self: Any) -> str:

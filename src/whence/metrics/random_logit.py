@@ -45,7 +45,7 @@ class RandomLogit(Metric):
         check(self.similarity)
         whole(self.samples, "samples")
 
-    def judge(self, judged: Judged) -> Score:
+    def scored(self, judged: Judged) -> Score:
         index, classes = _classes(judged)
         steps = 1 + judged.random("other class").permutation(classes - 1)[: self.samples]
         features = judged.features()

@@ -43,7 +43,7 @@ class Layerwise(Metric):
         """Return each pixel's share in the explanation of a model, by default the judged one."""
         raise NotImplementedError
 
-    def judge(self, judged: Judged) -> Score:
+    def scored(self, judged: Judged) -> Score:
         found = weights(judged)
         before = self._seen(self.explained(judged))
         curves: list[Float[np.ndarray, "B layers"]] = []
@@ -174,7 +174,7 @@ class EfficientMPRT(Metric):
         whole(self.bins, "bins", 2)
         whole(self.draws, "draws")
 
-    def judge(self, judged: Judged) -> Score:
+    def scored(self, judged: Judged) -> Score:
         found, features = weights(judged), judged.features()
         before = self._complexity(judged.shares(features))
         rises: list[Float[np.ndarray, "B"]] = []

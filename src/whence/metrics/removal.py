@@ -47,7 +47,7 @@ class Deletion(Metric):
     steps: int | None = None
     of: Of = "probability"
 
-    def judge(self, judged: Judged) -> Score:
+    def scored(self, judged: Judged) -> Score:
         return _area(self, judged, self.baseline, present=False)
 
 
@@ -76,7 +76,7 @@ class Insertion(Metric):
     steps: int | None = None
     of: Of = "probability"
 
-    def judge(self, judged: Judged) -> Score:
+    def scored(self, judged: Judged) -> Score:
         baseline = _blurred(judged) if self.baseline is None else self.baseline
         return _area(self, judged, baseline, present=True)
 
@@ -108,7 +108,7 @@ class PixelFlipping(Metric):
     baseline: Any = None
     of: Of = "target"
 
-    def judge(self, judged: Judged) -> Score:
+    def scored(self, judged: Judged) -> Score:
         size = whole(self.features_in_step, "features_in_step")
         most = None if self.steps is None else whole(self.steps, "steps")
 

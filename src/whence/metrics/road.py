@@ -48,7 +48,7 @@ class ROAD(Metric):
     of: Literal["kept", "probability", "target"] = "kept"
     noise: float = 0.01
 
-    def judge(self, judged: Judged) -> Score:
+    def scored(self, judged: Judged) -> Score:
         self._check(judged.problem)
         problem = judged.raw if self.of == "kept" else function_of(judged, self.of)
         features = judged.features()

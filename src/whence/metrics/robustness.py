@@ -71,7 +71,7 @@ class MaxSensitivity(Sensitivity):
         scaled: first divide each explanation by its own largest size (Quantus' normalise=True).
     """
 
-    def judge(self, judged: Judged) -> Score:
+    def scored(self, judged: Judged) -> Score:
         values = largest(self.changes(judged), judged)
         return self.score(judged, values, evaluations=judged.evaluations)
 
@@ -94,7 +94,7 @@ class AverageSensitivity(Sensitivity):
         scaled: first divide each explanation by its own largest size.
     """
 
-    def judge(self, judged: Judged) -> Score:
+    def scored(self, judged: Judged) -> Score:
         changes = self.changes(judged)
         kept = np.isfinite(changes)
         count = kept.sum(1)
@@ -120,7 +120,7 @@ class LocalLipschitz(Perturbing):
         same_class: draws in which another class is predicted are left out.
     """
 
-    def judge(self, judged: Judged) -> Score:
+    def scored(self, judged: Judged) -> Score:
         def measure(
             moved: Moved, before: Float[np.ndarray, "B d"], after: Float[np.ndarray, "draws B d"]
         ) -> Float[np.ndarray, "draws B"]:

@@ -38,7 +38,7 @@ class Relative(Perturbing):
         """Return the size of the change that is divided by."""
         raise NotImplementedError
 
-    def judge(self, judged: Judged) -> Score:
+    def scored(self, judged: Judged) -> Score:
         def measure(
             moved: Moved, before: Float[np.ndarray, "B d"], after: Float[np.ndarray, "draws B d"]
         ) -> Float[np.ndarray, "draws B"]:

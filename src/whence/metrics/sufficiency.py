@@ -34,7 +34,7 @@ class Sufficiency(Metric):
     distance: Literal["seuclidean", "euclidean", "cosine"] = "seuclidean"
     relative: bool = True
 
-    def judge(self, judged: Judged) -> Score:
+    def scored(self, judged: Judged) -> Score:
         if not self.threshold >= 0:
             raise BadInput(f"threshold is {self.threshold}; it is a distance, 0 or above")
         alike = self._distances(judged.flat) <= self.threshold

@@ -38,7 +38,7 @@ class ImplementationInvariance(Metric):
 
     other: Any = None
 
-    def judge(self, judged: Judged) -> Score:
+    def scored(self, judged: Judged) -> Score:
         if self.other is None:
             raise BadInput("implementation invariance compares two networks: give other=, the second one")
         call = replace(judged.call, model=self.other, at=None)
@@ -74,7 +74,7 @@ class Linearity(Metric):
         if len(self.weights) != 2 or not all(math.isfinite(each) for each in self.weights):
             raise BadInput(f"weights is {self.weights!r}; give two numbers, (a, b)")
 
-    def judge(self, judged: Judged) -> Score:
+    def scored(self, judged: Judged) -> Score:
         if self.other is None:
             raise BadInput("linearity is of a f + b g: give other=, the function g")
         if judged.call.output is not None:
@@ -137,7 +137,7 @@ class Symmetry(Metric):
         """Check the number of trials."""
         whole(self.tries, "tries")
 
-    def judge(self, judged: Judged) -> Score:
+    def scored(self, judged: Judged) -> Score:
         if not self.pairs:
             raise BadInput("symmetry is of pairs of inputs: give pairs=[(i, j), ...]")
         trials = Trials(judged, judged.features())

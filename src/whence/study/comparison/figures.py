@@ -39,8 +39,7 @@ def agreement(found: Comparison, network: str) -> Figure | None:
             value = shown[row, column]
             if np.isfinite(value) and len(titles) <= 40:
                 colour = "white" if abs(value) > 0.5 else "0.25"
-                # Adding 0 makes −0 a 0.
-                text = f"{round(100 * value) + 0}".replace("-", "−")
+                text = f"{round(100 * value)}".replace("-", "−")
                 axes.text(column, row, text, ha="center", va="center", fontsize=5.5, color=colour)
     bar = drawn.colorbar(image, ax=axes, shrink=0.6, pad=0.02)
     bar.set_label("rank correlation of the pixels (in the cells: × 100)", fontsize=9)

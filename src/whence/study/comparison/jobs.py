@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from whence.metrics.control import NAME
 from whence.metrics.metric import registered
-from whence.study.comparison.setup import EXPLAINED_AGAIN, QUICKLY_TOLD, SLICE, TOGETHER, Setup
+from whence.study.comparison.setup import SLICE, Setup, together
 from whence.study.comparison.store import Store
 
 
@@ -73,18 +73,18 @@ def _of_method(
     if explained.refused or explained.failed:
         return
     budgets, seconds = setup.budgets, float(explained.told["seconds"])
-    records, together = registered(), [each for each in TOGETHER if each in setup.metrics]
+    records, grouped = registered(), together(setup.metrics)
     for metric in setup.metrics:
         needs = records[metric].needs
-        if ("mask" in needs and not masked) or metric in together:
+        if ("mask" in needs and not masked) or metric in grouped:
             continue
         if {"method", "weights"} & {*needs}:
-            weight = EXPLAINED_AGAIN.get(metric, 5) * seconds * budgets.again
+            weight = 5 * seconds * budgets.again
         else:
-            weight = (0.0001 if metric in QUICKLY_TOLD else 0.002) * budgets.metrics
+            weight = (0.002 if records[metric].family == "faithfulness" else 0.0001) * budgets.metrics
         yield Job(f"metric/{network}/{name}/{metric}", weight)
-    if together:
-        yield Job(f"metric/{network}/{name}/{'+'.join(together)}", 10 * seconds * budgets.again)
+    if grouped:
+        yield Job(f"metric/{network}/{name}/{'+'.join(grouped)}", 10 * seconds * budgets.again)
     if name == NAME:
         return
     whole = setup.mean_of(name, float(explained.told["evaluations"]))

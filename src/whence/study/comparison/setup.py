@@ -11,6 +11,7 @@ from whence import registry
 from whence.errors import BadInput
 from whence.metrics import control
 from whence.metrics.metric import Record, registered
+from whence.metrics.perturbed import Perturbing
 from whence.naming import unknown
 
 NETWORKS: Final = MappingProxyType({"mnist": ("mnist-cnn", "mnist-mlp"), "digits": ("digits-cnn",)})
@@ -163,26 +164,12 @@ def method_fields(name: str, background: Any) -> dict[str, Any]:
 
 LOGARITHMIC: Final = ("relative_input_stability", "relative_output_stability")
 """Metrics whose values reach over many powers of ten: what is averaged is their decimal logarithm."""
-TOGETHER: Final = (
-    "max_sensitivity", "average_sensitivity", "local_lipschitz", "relative_input_stability",
-    "relative_output_stability",
-)  # fmt: skip
-"""Metrics that look at the same moved pictures: these are explained once for all of them."""
 
 
-EXPLAINED_AGAIN: Final = MappingProxyType({"mprt": 12, "efficient_mprt": 3, "random_logit": 3})
-"""About how many explanations a picture takes anew for a metric."""
-QUICKLY_TOLD: Final = (
-    "sufficiency", "completeness_residual", "sparseness", "effective_features", "relevance_mass", "localisation_auc",
-)  # fmt: skip
-"""Metrics that do not run the network."""
-
-
-def metric_fields(name: str, method: Any) -> dict[str, Any]:
-    """Return the settings with which a metric is asked of a method: its own defaults, but for those of the study."""
-    fields = METRICS.get(name, {})
-    slopes = isinstance(method, registry.Method) and method.slopes
-    return fields | {"contributions": not slopes} if name == "infidelity" else fields
+def together(metrics: Sequence[str]) -> list[str]:
+    """Return those metrics that look at the same moved pictures: these are explained once for all of them."""
+    records = registered()
+    return [name for name in metrics if issubclass(records[name].cls, Perturbing)]
 
 
 def metric_title(record: Record) -> str:

@@ -21,7 +21,7 @@ from whence.metrics.metric import registered
 from whence.question import Call, outputs
 from whence.study.comparison import boundaries, confusions, means
 from whence.study.comparison.agreement import correlations
-from whence.study.comparison.setup import CHUNK, LOGARITHMIC, Setup, method_fields, metric_fields
+from whence.study.comparison.setup import CHUNK, LOGARITHMIC, METRICS, Setup, method_fields
 from whence.study.comparison.store import Part, Store
 from whence.study.comparison.subject import Pictures, source
 
@@ -204,7 +204,7 @@ def _judged(bench: Bench, name: str, several: Sequence[str]) -> dict[str, Part]:
                 found[metric] = _completeness(explained.arrays["residual"][:count])
                 continue
             try:
-                found[metric] = _scored(metrics.build(metric, metric_fields(metric, method)), question)
+                found[metric] = _scored(metrics.build(metric, METRICS.get(metric, {})), question)
             except (Refused, UnsupportedByBackend) as problem:
                 found[metric] = Part({}, {"refused": str(problem)})
     return found
