@@ -35,6 +35,8 @@ LONG: Final = ("mprt", "smooth_mprt", "average_sensitivity", "local_lipschitz", 
 CURVES: Final = ("deletion", "insertion")
 SUMS: Final = ("completeness_residual", "completeness")
 """Metrics of a sum that not every method promises: each counts from what it tells itself."""
+TITLES, COLUMN = 26, 13
+"""Characters of the table for people: of the metrics' titles at most, and of each method."""
 ELSEWHERE: Final = {"other": "a second network", "pairs": "told pairs of inputs that are exchangeable"}
 """What metrics need and one picture with one model does not give."""
 
@@ -205,17 +207,17 @@ def _start(name: str, method: Any) -> Any:
 
 
 def _print(console: Console, found: Judgement, records: Sequence[Record], skipped: dict[str, str]) -> None:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("metric", no_wrap=True)
-    for name in found.scores:
-        table.add_column(titled(name), justify="right", overflow="fold")
-    for record in records:
-        if not any(record.name in each for each in found.scores.values()):
-            continue
-        cells = [_cell(each.get(record.name)) for each in found.scores.values()]
-        table.add_row(f"{record.title} {record.arrow}", *cells)
-    console.print()
-    console.print(table)
+    told = [each for each in records if any(each.name in scores for scores in found.scores.values())]
+    for names in _fitting(list(found.scores), console.width):
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        table.add_column("metric", max_width=TITLES)
+        for name in names:
+            table.add_column(titled(name), justify="right", min_width=COLUMN - 2)
+        for record in told:
+            cells = [_cell(found.scores[name].get(record.name)) for name in names]
+            table.add_row(f"{record.title}\N{NO-BREAK SPACE}{record.arrow}", *cells)
+        console.print()
+        console.print(table)
     console.print()
     cli_show.note(
         console,
@@ -236,13 +238,21 @@ def _print(console: Console, found: Judgement, records: Sequence[Record], skippe
     cli_show.left_out(console, skipped)
 
 
+def _fitting(names: list[str], width: int) -> list[list[str]]:
+    """Return the names in rows of about equal length, each of which fits beside the metrics' titles."""
+    most = max(1, (width - TITLES - 2) // COLUMN)
+    rows = -(-len(names) // most)
+    size = -(-len(names) // rows)
+    return [names[start : start + size] for start in range(0, len(names), size)]
+
+
 def _cell(score: Score | None) -> str:
     if score is None or not score.count:
         return "—"
     error = score.standard_error
     sampled = error is not None and np.isfinite(error[0])
     return short_number(float(score.values[0])) + (
-        f" ± {short_number(float(error[0]), 1)}" if sampled and error is not None else ""
+        f"\n± {short_number(float(error[0]), 1)}" if sampled and error is not None else ""
     )
 
 
