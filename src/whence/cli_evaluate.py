@@ -35,8 +35,8 @@ LONG: Final = ("mprt", "smooth_mprt", "average_sensitivity", "local_lipschitz", 
 CURVES: Final = ("deletion", "insertion")
 SUMS: Final = ("completeness_residual", "completeness")
 """Metrics of a sum that not every method promises: each counts from what it tells itself."""
-TITLES, COLUMN = 26, 13
-"""Characters of the table for people: of the metrics' titles at most, and of each method."""
+TITLES, COLUMN = 27, 13
+"""Characters in a row of the table for people: for the metrics' titles, and for each method."""
 ELSEWHERE: Final = {"other": "a second network", "pairs": "told pairs of inputs that are exchangeable"}
 """What metrics need and one picture with one model does not give."""
 
@@ -210,12 +210,12 @@ def _print(console: Console, found: Judgement, records: Sequence[Record], skippe
     told = [each for each in records if any(each.name in scores for scores in found.scores.values())]
     for names in _fitting(list(found.scores), console.width):
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        table.add_column("metric", max_width=TITLES)
+        table.add_column("metric", width=TITLES)
         for name in names:
-            table.add_column(titled(name), justify="right", min_width=COLUMN - 2)
+            table.add_column(titled(name), justify="right", width=COLUMN - 2)
         for record in told:
             cells = [_cell(found.scores[name].get(record.name)) for name in names]
-            table.add_row(f"{record.title}\N{NO-BREAK SPACE}{record.arrow}", *cells)
+            table.add_row(f"{record.title} {record.arrow}", *cells)
         console.print()
         console.print(table)
     console.print()
